@@ -1,0 +1,56 @@
+"""Reads what `go test -json` wrote: prints what failed with its output, what was skipped and why, and the slowest parts.
+
+Its status is 1 where something failed or where nothing ran: a test command that tests nothing must not pass.
+"""
+
+import collections
+import json
+import sys
+
+SLOWEST = 15
+
+
+def main(path: str) -> int:
+    output = collections.defaultdict(list)
+    ended = {"pass": {}, "fail": {}, "skip": {}}  # action -> (package, test or "") -> seconds
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                print(line, end="")  # not an event: the go command's own words
+                continue
+            # A build that fails has an import path in place of a package.
+            key = (event.get("Package") or event.get("ImportPath", ""), event.get("Test", ""))
+            if event["Action"] in ("output", "build-output"):
+                output[key].append(event["Output"])
+            elif event["Action"] in ended:
+                ended[event["Action"]][key] = event.get("Elapsed", 0)
+            elif event["Action"] == "build-fail":
+                ended["fail"][key] = 0
+
+    for key in ended["fail"]:
+        print(f"--- FAIL: {' '.join(key)}")
+        print("".join(output[key]))
+    for key in ended["skip"]:
+        if key[1]:
+            print(f"--- SKIP: {' '.join(key)}: {''.join(output[key]).strip()}")
+
+    packages = {key[0]: seconds for action in ("pass", "fail") for key, seconds in ended[action].items() if not key[1]}
+    tests = {key: seconds for action in ("pass", "fail") for key, seconds in ended[action].items() if key[1]}
+    print("\nslowest packages:")
+    for name, seconds in sorted(packages.items(), key=lambda item: -item[1])[:SLOWEST]:
+        print(f"  {seconds:7.1f} s  {name}")
+    print("slowest tests:")
+    for (name, test), seconds in sorted(tests.items(), key=lambda item: -item[1])[:SLOWEST]:
+        print(f"  {seconds:7.1f} s  {name} {test}")
+
+    counts = {action: sum(1 for key in keys if key[1]) for action, keys in ended.items()}
+    print(f"\n{counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped, in {len(packages)} packages")
+    if counts["pass"] == 0:
+        print("no test ran", file=sys.stderr)
+    return 1 if ended["fail"] or counts["pass"] == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,119 @@
+// Command reconciler keeps one thing true: a conquest is VICTORY in Aristotle exactly when its task carries the gold star in
+// Label Studio. `reconciler COMMAND --help` explains every command and every setting.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+)
+
+// commands is the command line: one command, one field, one file.
+type commands struct {
+	Run   RunCmd   `cmd:"" help:"The daemon: keeps both sides equal until it is told to stop."`
+	Demo  DemoCmd  `cmd:"" help:"Everything on this machine with nothing to prepare: shows each flow, then keeps running."`
+	Setup SetupCmd `cmd:"" help:"Create what the daemon needs in Aristotle's PostgreSQL. Again and again is harmless."`
+}
+
+func main() {
+	sandbox.Supervise()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal meets no handler of ours and ends the program at once
+	if err := execute(ctx, &commands{}, os.Args[1:]); err != nil {
+		report(os.Stderr, err)
+		os.Exit(exitStatus(err))
+	}
+}
+
+// execute parses the command line, gathers the settings and runs the command that was asked for.
+func execute(ctx context.Context, cmds *commands, args []string) error {
+	kctx, loaded, err := parse(cmds, args, os.Environ())
+	if err != nil {
+		return err
+	}
+	log := newLogger(os.Stderr, loaded.config.LogFormat, loaded.config.LogLevel)
+	for _, w := range loaded.warnings {
+		log.WarnContext(ctx, w)
+	}
+	kctx.BindTo(ctx, (*context.Context)(nil))
+	return kctx.Run(&loaded.config, log)
+}
+
+// parse reads args with kong and everything else with [load]. All problems of both come in one error.
+func parse(cmds *commands, args, environ []string) (*kong.Context, loaded, error) {
+	flags := newFlagSource(new(Config))
+	parser, err := kong.New(cmds, kong.Name("reconciler"), kong.PostBuild(flags.addTo),
+		kong.Description("Keeps VICTORY in Aristotle and the gold star in Label Studio equal."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}))
+	if err != nil {
+		return nil, loaded{}, fmt.Errorf("build the command line: %w", err)
+	}
+	args, problems := withoutUnknownFlags(parser.Model, args)
+	kctx, err := parser.Parse(args)
+	command := ""
+	if err != nil {
+		problems = append(problems, err.Error())
+	} else {
+		command = kctx.Selected().Name
+	}
+	l, more := load(command, flags.given(), environ)
+	if problems = append(problems, more...); len(problems) > 0 {
+		return nil, loaded{}, settingsError(problems)
+	}
+	return kctx, l, nil
+}
+
+// settingsError is everything that is wrong with the command line and the settings, one sentence each.
+type settingsError []string
+
+func (e settingsError) Error() string {
+	if len(e) == 1 {
+		return e[0]
+	}
+	return fmt.Sprintf("%d problems with the settings:\n  %s", len(e), strings.Join(e, "\n  "))
+}
+
+func newLogger(w io.Writer, format LogFormat, level slog.Level) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// report prints the error, once, with the hint that it carries.
+func report(w io.Writer, err error) {
+	fmt.Fprintf(w, "reconciler: %v\n", err)
+	var h interface{ Hint() string }
+	if errors.As(err, &h) && h.Hint() != "" {
+		fmt.Fprintf(w, "  %s\n", h.Hint())
+	}
+}
+
+// exitStatus is what the error asks for, else 1: `diff` and `doctor` have a status 2, "could not look".
+func exitStatus(err error) int {
+	var c interface{ ExitCode() int }
+	if errors.As(err, &c) {
+		return c.ExitCode()
+	}
+	return 1
+}
+
+// hinted is an error with a remedy.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Hint() string  { return h.hint }
+func (h hinted) Unwrap() error { return h.error }

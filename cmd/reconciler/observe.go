@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/aristotle/reconciler/metrics"
+)
+
+// lookLimit bounds what a scrape or a probe may ask of the database.
+const lookLimit = 3 * time.Second
+
+// observer serves /metrics, /healthz and /readyz. It shows no secret, and asks
+// nobody who it is.
+func (d *daemon) observer() *http.Server {
+	mux := http.NewServeMux()
+	gather := promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{ErrorLog: logPrinter{d}})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		d.measure(r.Context())
+		gather.ServeHTTP(w, r)
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
+	mux.HandleFunc("GET /readyz", d.ready)
+	return &http.Server{Handler: mux, ReadHeaderTimeout: lookLimit, ReadTimeout: lookLimit, WriteTimeout: 10 * lookLimit}
+}
+
+type logPrinter struct{ *daemon }
+
+func (p logPrinter) Println(v ...any) { p.log.Error("gather metrics", "error", v) }
+
+// measure sets the gauges that tell of stored state. Where the database is away they
+// keep their last values: /readyz says that it is.
+func (d *daemon) measure(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	s, err := d.ledger.Stats(ctx)
+	if err != nil {
+		d.log.DebugContext(ctx, "measure", "error", err)
+		return
+	}
+	m := d.metrics
+	for state, n := range map[metrics.State]int{metrics.Ready: s.Ready, metrics.Waiting: s.Waiting, metrics.Running: s.Running,
+		metrics.Stuck: s.Stuck, metrics.Held: s.Held} {
+		m.QueueKeys.With(state).Set(float64(n))
+	}
+	m.DriftKeys.With(metrics.DriftHeld).Set(float64(s.Held))
+	m.OldestUnsynced.With(metrics.ToLabelStudio).Set(s.OldestToStudio)
+	m.OldestUnsynced.With(metrics.ToAristotle).Set(s.OldestToAristotle)
+	retained, lag, err := d.ledger.Slot(ctx, string(d.cfg.Slot))
+	if err != nil {
+		d.log.DebugContext(ctx, "measure", "error", err)
+		return
+	}
+	m.SlotRetainedWAL.Set(retained)
+	m.SlotLag.Set(lag)
+}
+
+// ready says whether this process does its job, and if not, why. One that does not
+// lead is ready when it can take webhooks.
+func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), lookLimit)
+	defer cancel()
+	var reasons []string
+	if _, err := d.ledger.Stats(ctx); err != nil {
+		reasons = append(reasons, "database: "+err.Error())
+	}
+	if d.leading.Load() {
+		if s := d.stream.Stats(); !s.Connected {
+			reasons = append(reasons, "stream: "+s.State)
+		}
+		if why := d.turner.Away(); why != "" {
+			reasons = append(reasons, why)
+		}
+	}
+	status := http.StatusOK
+	if len(reasons) > 0 {
+		status = http.StatusServiceUnavailable
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "leader": d.leading.Load(), "reasons": reasons})
+}

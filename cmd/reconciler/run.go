@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aristotle/reconciler/cdc"
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler"
+	"github.com/aristotle/reconciler/reconciler/api"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// RunCmd is `reconciler run`: the daemon.
+type RunCmd struct {
+	step func(string) // for tests: see reconciler.Options
+}
+
+// Run keeps both sides equal until ctx ends.
+func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	d, err := newDaemon(ctx, cfg, log, c.step)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx)
+}
+
+// The times of the daemon.
+const (
+	startLimit    = 30 * time.Second // until the database must have answered at the start
+	shutdownLimit = 5 * time.Second  // for requests that are under way at a stop
+	againAfter    = 2 * time.Second  // between two tries to lead
+)
+
+// daemon is the parts in the order in which they are made and started; they stop in
+// the reverse.
+type daemon struct {
+	cfg *Config
+	log *slog.Logger
+
+	apiListener, metricsListener net.Listener
+
+	ledger   *ledger.Ledger
+	metrics  *metrics.Metrics
+	registry *prometheus.Registry
+	studio   *labelstudio.Client
+	stream   *cdc.Listener
+	passes   *reconciler.Passes
+	turner   *reconciler.Turner
+	leading  atomic.Bool
+	step     func(string)
+}
+
+// newDaemon opens everything that can be wrong, and starts nothing: what it returns
+// can run. Whatever a person has to mend is an error here.
+func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(string)) (d *daemon, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: step}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.apiListener, err = listen(cfg.Listen, "RECONCILER_LISTEN"); err != nil {
+		return nil, err
+	}
+	if d.metricsListener, err = listen(cfg.MetricsListen, "RECONCILER_METRICS_LISTEN"); err != nil {
+		return nil, err
+	}
+	d.metrics = metrics.New(d.registry)
+	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if d.ledger, err = ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
+		return nil, hinted{withoutDSN(err), fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
+	}
+	if err := d.ledger.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.openStudio(ctx); err != nil {
+		return nil, err
+	}
+	return d, d.build()
+}
+
+func listen(at Address, setting string) (net.Listener, error) {
+	l, err := net.Listen("tcp", string(at))
+	if err != nil {
+		return nil, hinted{fmt.Errorf("listen on %s: %w", at, err), "Set " + setting + " to another address, or stop what has this one."}
+	}
+	return l, nil
+}
+
+// openStudio refuses a token that Label Studio refuses. A Label Studio that does not
+// answer is waited for by the worker.
+func (d *daemon) openStudio(ctx context.Context) (err error) {
+	d.studio, err = labelstudio.New(labelstudio.Options{
+		URL: string(d.cfg.LabelStudioURL), Token: string(d.cfg.LabelStudioAPIKey), Observe: d.observe,
+	})
+	if err != nil {
+		return err
+	}
+	user, err := d.studio.Whoami(ctx)
+	switch {
+	case labelstudio.IsAuth(err):
+		return hinted{err, "Label Studio refuses LABEL_STUDIO_API_KEY: make a new token under Account & Settings."}
+	case err != nil:
+		d.log.WarnContext(ctx, "Label Studio does not answer: waiting for it", "url", d.cfg.LabelStudioURL, "error", err)
+	default:
+		d.metrics.LabelStudioUp.Set(1)
+		d.log.InfoContext(ctx, "Label Studio answers", "url", d.cfg.LabelStudioURL, "user", user.Email)
+	}
+	return nil
+}
+
+func (d *daemon) observe(r labelstudio.Request) {
+	op := metrics.Operation(r.Operation)
+	d.metrics.LabelStudioRequests.With(op, metrics.Code(r.Code)).Inc()
+	d.metrics.LabelStudioDuration.With(op).Observe(r.Duration.Seconds())
+}
+
+// build puts the parts together.
+func (d *daemon) build() (err error) {
+	cfg := d.cfg
+	intake := &reconciler.Intake{Ledger: d.ledger, Metrics: d.metrics}
+	d.stream, err = cdc.New(cdc.Config{
+		URL: string(cfg.AristotleReplicationURL), Slot: string(cfg.Slot), Publication: string(cfg.Publication),
+		Tables: []string{reconciler.TableConquest}, Handle: intake.Stream, OnSlotCreated: intake.All, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.passes = reconciler.NewPasses(reconciler.Passes{
+		Ledger: d.ledger, Intake: intake, Studio: d.studio, Metrics: d.metrics, Log: d.log,
+		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,
+		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: cfg.LabelStudioProjects,
+	})
+	var evaluator *string
+	if cfg.UnknownEvaluator != "" {
+		evaluator = &cfg.UnknownEvaluator
+	}
+	d.turner = reconciler.NewTurner(reconciler.Options{
+		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Step: d.step,
+		Deadline: cfg.LabelStudioDeadline, Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth,
+		Evaluator: evaluator, Projects: cfg.LabelStudioProjects,
+	})
+	return nil
+}
+
+// run starts the parts and waits until ctx ends or one of them cannot go on.
+func (d *daemon) run(ctx context.Context) error {
+	defer d.close()
+	g, ctx := errgroup.WithContext(ctx)
+	a := &api.API{Ledger: d.ledger, Metrics: d.metrics, Log: d.log, Secret: string(d.cfg.WebhookSecret),
+		Initial: string(d.cfg.Initial), Projects: d.cfg.LabelStudioProjects, Poke: d.passes.Poke}
+	g.Go(func() error { return serve(ctx, d.metricsListener, d.observer()) })
+	g.Go(func() error { return serve(ctx, d.apiListener, a.Server()) })
+	g.Go(func() error { return d.lead(ctx) })
+	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr(), "metrics", d.metricsListener.Addr())
+	err := g.Wait()
+	if err == nil {
+		d.log.Info("stopped")
+	}
+	return err
+}
+
+func serve(ctx context.Context, l net.Listener, s *http.Server) error {
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
+		defer cancel()
+		stopped <- s.Shutdown(ctx)
+	})
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		stop()
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return <-stopped
+}
+
+// lead runs stream, turns and passes whenever this replica is the leader. Only what
+// a person has to mend ends it: a lost session is asked for again.
+func (d *daemon) lead(ctx context.Context) error {
+	last := ""
+	for {
+		err := d.ledger.Lead(ctx, d.leader)
+		d.leading.Store(false)
+		d.metrics.Leader.Set(0)
+		var fatal *fatalError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &fatal):
+			return fatal.error
+		case err != nil && err.Error() != last:
+			last = err.Error()
+			d.log.WarnContext(ctx, "not leading: trying again", "error", withoutDSN(err))
+		}
+		select {
+		case <-time.After(againAfter):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// fatalError ends the daemon: somebody has to mend something first.
+type fatalError struct{ error }
+
+func (d *daemon) leader(ctx context.Context) error {
+	d.leading.Store(true)
+	d.metrics.Leader.Set(1)
+	d.log.InfoContext(ctx, "leading")
+	if err := d.ledger.DropLeases(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := d.stream.Run(ctx); err != nil {
+			return &fatalError{err}
+		}
+		return nil
+	})
+	g.Go(func() error { return d.turner.Work(ctx) })
+	g.Go(func() error { return d.passes.Run(ctx) })
+	return g.Wait()
+}
+
+// close releases what newDaemon has opened, last first.
+func (d *daemon) close() {
+	if d.ledger != nil {
+		d.ledger.Close()
+	}
+	for _, l := range []net.Listener{d.metricsListener, d.apiListener} {
+		if l != nil {
+			_ = l.Close() // a server that has stopped has closed it already
+		}
+	}
+}

@@ -1,0 +1,130 @@
+// Package metrics holds every metric of the program: names, labels and buckets in one place, so that a dashboard can be
+// checked against one file.
+//
+// Where the contract lists the values of all labels of a metric, every combination exists with 0 from the start: a rate over
+// a series that appears with its first failure misses that failure, and an alert on an absent series never fires. The
+// values are types of their own here, so a misspelt label does not compile.
+//
+// The gauges that describe stored state (queue, oldest unsynced, slot, drift) are plain gauges: whoever serves /metrics sets
+// them from one look at the database just before it gathers. Nothing in this package reads anything.
+package metrics
+
+import (
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics is one set of metrics. The zero value is of no use: see [New].
+type Metrics struct {
+	// Sync counts turns that ended, once per direction in which they carried something.
+	Sync Vec2[prometheus.Counter, Direction, Outcome]
+	// SyncDuration is seconds from the trigger to both sides equal.
+	SyncDuration Vec1[prometheus.Observer, Direction]
+	// OldestUnsynced is the age in seconds of the oldest change not carried over yet; 0 when there is none.
+	OldestUnsynced Vec1[prometheus.Gauge, Direction]
+	// QueueKeys is how many keys the queue has in each state.
+	QueueKeys Vec1[prometheus.Gauge, State]
+	// Triggers counts keys made dirty, by what made them so.
+	Triggers Vec1[prometheus.Counter, Source]
+
+	// DriftKeys is how many keys the last diff pass found different.
+	DriftKeys Vec1[prometheus.Gauge, Drift]
+	// DiffLastSuccess is the Unix time in seconds at which a pass last ended well; 0 for never.
+	DiffLastSuccess Vec1[prometheus.Gauge, Pass]
+
+	// SlotRetainedWAL is the WAL in bytes that the server keeps for our slot.
+	SlotRetainedWAL prometheus.Gauge
+	// SlotLag is the WAL in bytes between the server's end and what we confirmed.
+	SlotLag prometheus.Gauge
+	// StreamReconnects counts how often the replication connection was lost and begun again.
+	StreamReconnects prometheus.Counter
+
+	// LabelStudioRequests counts requests by operation (one name per method of the client) and [Code].
+	LabelStudioRequests Vec2[prometheus.Counter, Operation, Code]
+	// LabelStudioDuration is seconds per request, its body read.
+	LabelStudioDuration Vec1[prometheus.Observer, Operation]
+	// LabelStudioUp is 1 while Label Studio answers with our token, else 0.
+	LabelStudioUp prometheus.Gauge
+
+	// Webhooks counts deliveries by Label Studio's action and by what became of them.
+	Webhooks Vec2[prometheus.Counter, Action, WebhookOutcome]
+	// WebhookDuration is seconds until a delivery was answered. Its sender is a person who waits for Submit.
+	WebhookDuration prometheus.Observer
+
+	// ICLDuration is seconds per request for examples. The format of a request that names none of ours is "other".
+	ICLDuration Vec2[prometheus.Observer, Format, Code]
+
+	// Leader is 1 while this process runs the turns, 0 while another one does.
+	Leader prometheus.Gauge
+}
+
+// Buckets, in seconds. Each list has a bound at the limit that somebody waits for or is alarmed by.
+var (
+	// From the stand-in's few milliseconds over a real GET and PATCH (0.25 s) and LABEL_STUDIO_DEADLINE (60 s) to an outage.
+	syncBuckets = []float64{.002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600}
+	// A real GET or PATCH takes 0.12 s, a search 1.6 s; the client gives up after 10 s.
+	labelStudioBuckets = []float64{.005, .01, .025, .05, .1, .15, .25, .5, 1, 2, 5, 10}
+	// The goal is 10 ms; Label Studio stops listening after 1 s.
+	webhookBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1}
+	// Examples come from memory: anything above 10 ms is the network's or ours to look at.
+	iclBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1}
+)
+
+// New makes all metrics and registers them with reg. It panics where one of them is registered there already, as two sets
+// in one registry are a mistake of the program.
+func New(reg prometheus.Registerer) *Metrics {
+	f := factory{reg}
+	return &Metrics{
+		Sync: counter2(f, "sync_total", "Turns that ended, by direction and outcome.",
+			"direction", directions(), "outcome", outcomes()),
+		SyncDuration: histogram1(f, "sync_duration_seconds", "From the trigger to both sides equal.", syncBuckets,
+			"direction", directions()),
+		OldestUnsynced: gauge1(f, "oldest_unsynced_seconds", "Age of the oldest change not carried over yet.",
+			"direction", directions()),
+		QueueKeys: gauge1(f, "queue_keys", "Keys in the queue, by state.", "state", states()),
+		Triggers:  counter1(f, "triggers_total", "Keys made dirty, by what made them so.", "source", sources()),
+
+		DriftKeys: gauge1(f, "diff_drift_keys", "Keys that the last diff pass found different, by class.",
+			"class", drifts()),
+		DiffLastSuccess: gauge1(f, "diff_last_success_timestamp_seconds", "When a diff pass last ended well.",
+			"pass", passes()),
+
+		SlotRetainedWAL:  f.gauge("slot_retained_wal_bytes", "WAL that the server keeps for our replication slot."),
+		SlotLag:          f.gauge("slot_lag_bytes", "WAL between the server's end and what we confirmed."),
+		StreamReconnects: f.counter("cdc_reconnects_total", "Times the replication connection was lost and begun again."),
+
+		LabelStudioRequests: counter2[Operation, Code](f, "label_studio_requests_total",
+			"Requests to Label Studio, by operation and status (none: no answer).", "operation", nil, "code", nil),
+		LabelStudioDuration: histogram1[Operation](f, "label_studio_request_duration_seconds",
+			"Requests to Label Studio, body read.", labelStudioBuckets, "operation", nil),
+		LabelStudioUp: f.gauge("label_studio_up", "1 while Label Studio answers with our token."),
+
+		Webhooks: counter2(f, "webhooks_total", "Deliveries from Label Studio, by action and outcome.",
+			"action", actions(), "outcome", webhookOutcomes()),
+		WebhookDuration: f.histogram("webhook_duration_seconds", "Until a delivery was answered.", webhookBuckets),
+
+		ICLDuration: histogram2[Format, Code](f, "icl_request_duration_seconds", "Requests for examples.", iclBuckets,
+			"format", "code"),
+
+		Leader: f.gauge("leader", "1 while this process runs the turns."),
+	}
+}
+
+// BuildInfo registers reconciler_build_info, a constant 1 whose labels say what is running.
+func BuildInfo(reg prometheus.Registerer, version, goVersion string) {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: namespace + "_build_info", Help: "What is running; always 1.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": goVersion},
+	})
+	g.Set(1)
+	reg.MustRegister(g)
+}
+
+// CodeOf is the label value of an HTTP status; 0 stands for a request without an answer.
+func CodeOf(status int) Code {
+	if status == 0 {
+		return "none"
+	}
+	return Code(strconv.Itoa(status))
+}

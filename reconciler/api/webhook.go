@@ -1,0 +1,185 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+const (
+	// maxWebhook is above what Label Studio sends for 5,000 imported tasks.
+	maxWebhook = 64 << 20
+	// commitTimeout leaves room below the 1.0 s after which Label Studio stops
+	// listening, inside the annotator's own request.
+	commitTimeout = 700 * time.Millisecond
+)
+
+// webhook takes a delivery: it commits which keys it concerns, answers, and never
+// uses the body again. A delivery is at most once and never repeated: what we refuse
+// or cannot keep, the incremental pass finds.
+func (a *API) webhook(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	action, outcome, err := a.deliver(w, r)
+	a.Metrics.WebhookDuration.Observe(time.Since(start).Seconds())
+	a.Metrics.Webhooks.With(metrics.ActionOf(action), outcome).Inc()
+	if err == nil {
+		answer(w, "application/json", http.StatusOK, map[string]string{"status": string(outcome)})
+		return
+	}
+	var p *refusal
+	if !errors.As(err, &p) {
+		p = &refusal{http.StatusServiceUnavailable, "The database is away. Nothing needs to be sent again: the next pass finds it."}
+	}
+	a.Log.WarnContext(r.Context(), "webhook", "action", metrics.ActionOf(action), "outcome", outcome, "status", p.status, "error", err)
+	problem(w, p.status, p.detail)
+}
+
+// refusal is a delivery that was not right. What the body held is in none of its texts.
+type refusal struct {
+	status int
+	detail string
+}
+
+func (p *refusal) Error() string { return p.detail }
+
+func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, outcome metrics.WebhookOutcome, err error) {
+	if a.Secret != "" && !a.knowsSecret(r) {
+		return "", metrics.Refused, &refusal{http.StatusUnauthorized, "Send the webhook secret as Authorization: Bearer."}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
+	if err != nil {
+		return "", metrics.Refused, unreadable(err)
+	}
+	e, err := parseEvent(body)
+	if err != nil {
+		return "", metrics.Refused, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), commitTimeout)
+	defer cancel()
+	n, err := a.enqueue(ctx, e)
+	switch {
+	case err != nil:
+		return e.Action, metrics.Failed, err
+	case n == nothing:
+		return e.Action, metrics.Ignored, nil
+	}
+	a.Metrics.Triggers.With(metrics.Webhook).Add(float64(n))
+	return e.Action, metrics.Accepted, nil
+}
+
+func unreadable(err error) error {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("A delivery may have %d MiB.", maxWebhook>>20)}
+	}
+	return &refusal{http.StatusBadRequest, "The body did not arrive whole."}
+}
+
+// nothing is what enqueue returns for a delivery that does not concern us.
+const nothing = -1
+
+// enqueue makes dirty what a delivery concerns, and returns how many keys.
+func (a *API) enqueue(ctx context.Context, e event) (int, error) {
+	switch e.Action {
+	case labelstudio.AnnotationCreated, labelstudio.AnnotationsCreated, labelstudio.AnnotationUpdated, labelstudio.TasksCreated:
+		return a.linked(ctx, append(e.Task, e.Tasks...))
+	case labelstudio.TasksDeleted:
+		if len(e.Tasks) > 0 {
+			return a.Ledger.EnqueueTasks(ctx, ids(e.Tasks), ledger.FromWebhook)
+		}
+	case labelstudio.AnnotationsDeleted:
+		if len(e.Annotations) > 0 {
+			return a.Ledger.EnqueueAnnotations(ctx, ids(e.Annotations), ledger.FromWebhook)
+		}
+	default:
+		return nothing, nil
+	}
+	return a.poke()
+}
+
+func (a *API) linked(ctx context.Context, tasks []named) (int, error) {
+	if len(tasks) == 0 {
+		return a.poke()
+	}
+	var links []ledger.Link
+	for _, t := range tasks {
+		ours := len(a.Projects) == 0 || slices.Contains(a.Projects, t.Project)
+		if key := ledger.KeyOf(t.Data); key != "" && ours {
+			links = append(links, ledger.Link{Task: t.ID, Project: t.Project, Key: key})
+		}
+	}
+	if len(links) == 0 {
+		return nothing, nil
+	}
+	return a.Ledger.Linked(ctx, links, a.Initial, ledger.FromWebhook)
+}
+
+// poke is for a hook that sends no payload: something happened, a pass finds what.
+func (a *API) poke() (int, error) {
+	a.Poke()
+	return 0, nil
+}
+
+// event is a delivery as far as we read it: which tasks it is about. Keys that are
+// singular in one action hold lists in another.
+type event struct {
+	Action      string `json:"action"`
+	Task        many   `json:"task"`
+	Tasks       many   `json:"tasks"`
+	Annotations many   `json:"annotations"`
+}
+
+// named is a task or an annotation by its id; a deleted one has nothing else.
+type named struct {
+	ID      int64           `json:"id"`
+	Project int64           `json:"project"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// many is a list, or the one that stands for itself.
+type many []named
+
+func (m *many) UnmarshalJSON(text []byte) error {
+	if len(text) > 0 && text[0] == '[' {
+		return json.Unmarshal(text, (*[]named)(m))
+	}
+	var one *named
+	if err := json.Unmarshal(text, &one); err != nil {
+		return err
+	}
+	if one != nil {
+		*m = many{*one}
+	}
+	return nil
+}
+
+// parseEvent reads a delivery. Its errors quote nothing of the body.
+func parseEvent(body []byte) (event, error) {
+	var e *event
+	if err := json.Unmarshal(body, &e); err != nil || e == nil {
+		return event{}, &refusal{http.StatusBadRequest, "The body must be a JSON object as Label Studio sends it."}
+	}
+	for _, n := range slices.Concat(e.Task, e.Tasks, e.Annotations) {
+		if n.ID <= 0 {
+			return event{}, &refusal{http.StatusBadRequest, "A task or an annotation has no id."}
+		}
+	}
+	return *e, nil
+}
+
+func ids(of []named) []int64 {
+	all := make([]int64, len(of))
+	for i, n := range of {
+		all[i] = n.ID
+	}
+	return all
+}

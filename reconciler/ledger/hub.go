@@ -1,0 +1,65 @@
+package ledger
+
+import (
+	"github.com/jackc/pgx/v5"
+)
+
+// Hub is what is stored of a key.
+type Hub struct {
+	Key      string  `json:"key"`
+	D        *bool   `json:"d"` // nil: no turn has come yet
+	N        int64   `json:"n"`
+	Before   *string `json:"before"` // the row's result before VICTORY; nil: unknown
+	Searched bool    `json:"searched"`
+	// The row's "createdAt" as the database writes it.
+	CreatedAt *string `json:"created_at"`
+}
+
+// QueueLockHubs adds to a batch that each hub of keys is locked and handed over.
+func QueueLockHubs(b *pgx.Batch, keys []string, each func(Hub)) {
+	b.Queue(`SELECT key, d, n, created_at::text, before FROM hub WHERE key = ANY($1) ORDER BY key FOR UPDATE`, keys).
+		Query(func(rows pgx.Rows) error {
+			var h Hub
+			_, err := pgx.ForEachRow(rows, []any{&h.Key, &h.D, &h.N, &h.CreatedAt, &h.Before}, func() error {
+				each(h)
+				h = Hub{}
+				return nil
+			})
+			return err
+		})
+}
+
+// QueueHubs adds to a batch that hubs are stored as they are.
+func QueueHubs(b *pgx.Batch, hubs []Hub) {
+	if len(hubs) == 0 {
+		return
+	}
+	b.Queue(`INSERT INTO hub AS h (key, d, n, created_at, before, searched_at)
+		SELECT key, d, n, created_at, before, CASE WHEN searched THEN now() END
+		FROM jsonb_to_recordset($1) AS x(key text, d boolean, n bigint, created_at timestamp, before text, searched boolean)
+		ORDER BY key
+		ON CONFLICT (key) DO UPDATE SET d = EXCLUDED.d, n = EXCLUDED.n, created_at = EXCLUDED.created_at,
+			before = EXCLUDED.before, searched_at = COALESCE(EXCLUDED.searched_at, h.searched_at)`, hubs)
+}
+
+// QueueForget adds to a batch that the hubs of keys are forgotten: their rows are gone.
+func QueueForget(b *pgx.Batch, keys []string) {
+	if len(keys) > 0 {
+		b.Queue(`DELETE FROM hub WHERE key = ANY($1)`, keys)
+	}
+}
+
+// QueueClaims adds to a batch that the claims of keys are read and locked, last of
+// all locks.
+func QueueClaims(b *pgx.Batch, keys []string, each func(key string, claim int64)) {
+	b.Queue(`SELECT key, claim FROM queue WHERE key = ANY($1) ORDER BY key FOR UPDATE`, keys).
+		Query(func(rows pgx.Rows) error {
+			var key string
+			var claim int64
+			_, err := pgx.ForEachRow(rows, []any{&key, &claim}, func() error {
+				each(key, claim)
+				return nil
+			})
+			return err
+		})
+}

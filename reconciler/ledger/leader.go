@@ -1,0 +1,61 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// leaderRetry is how often a replica asks for the lock. It asks instead of waiting
+// in the server, since a waiting statement would hold back Aristotle's vacuum.
+const leaderRetry = 2 * time.Second
+
+// Lead waits until no other replica leads, runs lead, and returns what it returns.
+// The context of lead ends when the session that holds the lock does: another
+// replica may lead by then. The lock only saves work; claims and deadlines are
+// what keeps two leaders from harm.
+func (l *Ledger) Lead(ctx context.Context, lead func(context.Context) error) error {
+	pooled, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the lead: %w", err)
+	}
+	// The lock is the session's: it ends with it, and must never reach the pool.
+	conn := pooled.Hijack()
+	defer conn.Close(context.WithoutCancel(ctx))
+	if err := l.waitForLead(ctx, conn); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		// Nothing is ever sent here: it returns when the session or ctx ends.
+		_, err := conn.WaitForNotification(ctx)
+		cancel(fmt.Errorf("the session that held the lead ended: %w", err))
+	}()
+	err = lead(ctx)
+	cancel(nil)
+	<-watched
+	return err
+}
+
+func (l *Ledger) waitForLead(ctx context.Context, conn *pgx.Conn) error {
+	retry := time.NewTicker(leaderRetry)
+	defer retry.Stop()
+	for {
+		var mine bool
+		if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtext('reconciler'), hashtext($1))`, l.schema).Scan(&mine); err != nil {
+			return fmt.Errorf("ask for the lead: %w", err)
+		}
+		if mine {
+			return nil
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

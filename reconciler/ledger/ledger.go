@@ -1,0 +1,134 @@
+// Package ledger is what the reconciler remembers, in a schema of its own in
+// Aristotle's database: the queue of dirty keys, the hub of each key, the edge of
+// each task, the audit of each decision. It stores and hands back; what the
+// values mean is decided in package star.
+//
+// Everything that must happen together is one statement or one transaction here,
+// for many keys at a time. Locks are taken in one order by everybody: "Conquest",
+// hub, edge, queue, and within a table by key.
+package ledger
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Limits of every connection. A turn's transactions take milliseconds; what takes
+// longer waits for somebody, and must not make Aristotle wait for us.
+const (
+	lockTimeout      = time.Second // a row that the application holds is tried again later
+	statementTimeout = 30 * time.Second
+	idleInTxTimeout  = 30 * time.Second
+	maxConns         = 8
+)
+
+// Ledger is the daemon's memory. It is safe for concurrent use.
+type Ledger struct {
+	pool   *pgxpool.Pool
+	schema string
+}
+
+// Open connects to Aristotle's database as the ordinary role and checks that it
+// answers. schema is the name of our schema, which `reconciler setup` makes.
+func Open(ctx context.Context, url, schema string) (*Ledger, error) {
+	conf, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	conf.MaxConns = max(maxConns, conf.MaxConns)
+	for name, value := range map[string]string{
+		"search_path":                         pgx.Identifier{schema}.Sanitize(),
+		"timezone":                            "UTC",
+		"lock_timeout":                        ms(lockTimeout),
+		"statement_timeout":                   ms(statementTimeout),
+		"idle_in_transaction_session_timeout": ms(idleInTxTimeout),
+	} {
+		conf.ConnConfig.RuntimeParams[name] = value
+	}
+	if conf.ConnConfig.RuntimeParams["application_name"] == "" {
+		conf.ConnConfig.RuntimeParams["application_name"] = "reconciler"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, conf)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
+	}
+	return &Ledger{pool: pool, schema: schema}, nil
+}
+
+func ms(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
+
+// Close waits for what is under way and closes all connections.
+func (l *Ledger) Close() { l.pool.Close() }
+
+// Pool is for the SQL of Aristotle's tables that has to share our transactions.
+func (l *Ledger) Pool() *pgxpool.Pool { return l.pool }
+
+// ErrNoSchema says that `reconciler setup` was not run, or that our schema was
+// dropped since.
+var ErrNoSchema = errors.New("our schema is not there")
+
+// Migrate brings our tables to the version that this program needs. Replicas that
+// start together wait for one another.
+func (l *Ledger) Migrate(ctx context.Context) error {
+	var owner bool
+	err := l.pool.QueryRow(ctx, `SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = $1`, l.schema).Scan(&owner)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("migrate schema %q: %w: run `reconciler setup`", l.schema, ErrNoSchema)
+	}
+	if err != nil {
+		return fmt.Errorf("look for schema %q: %w", l.schema, err)
+	}
+	if !owner {
+		return fmt.Errorf("migrate schema %q: it does not belong to this role: run `reconciler setup`", l.schema)
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	db := stdlib.OpenDBFromPool(l.pool)
+	defer db.Close()
+	steps, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker))
+	if err != nil {
+		return fmt.Errorf("read the migrations: %w", err)
+	}
+	if _, err := steps.Up(ctx); err != nil {
+		return fmt.Errorf("migrate schema %q: %w", l.schema, err)
+	}
+	return nil
+}
+
+// IsSchemaGone tells that a statement failed since our tables or our rights were
+// taken away: `reconciler setup` mends it.
+func IsSchemaGone(err error) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return errors.Is(err, ErrNoSchema)
+	}
+	switch pg.Code {
+	case "3F000", "42P01", "42501", "42883": // no schema, no table, no right, no function
+		return true
+	}
+	return false
+}

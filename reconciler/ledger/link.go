@@ -1,0 +1,98 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// KeyOf reads the conquest that a task belongs to from the task's data: under
+// "conquest_id", or "id" where older importers left it. "" where it names none.
+func KeyOf(data json.RawMessage) string {
+	var d struct {
+		ConquestID json.RawMessage `json:"conquest_id"`
+		ID         json.RawMessage `json:"id"`
+	}
+	if json.Unmarshal(data, &d) != nil {
+		return "" // data that is no object names no conquest
+	}
+	if id := idText(d.ConquestID); id != "" {
+		return id
+	}
+	return idText(d.ID)
+}
+
+// idText reads an id that is a text or, from some importers, a whole number.
+func idText(raw json.RawMessage) string {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return text
+	}
+	var n int64
+	if json.Unmarshal(raw, &n) == nil && !bytes.Equal(raw, []byte("null")) {
+		return strconv.FormatInt(n, 10)
+	}
+	return ""
+}
+
+// Link says that a task belongs to a key.
+type Link struct {
+	Task    int64  `json:"task_id"`
+	Project int64  `json:"project"`
+	Key     string `json:"key"`
+}
+
+// linkSQL adds the links that are not there: $1 links, $2 the choice for a first
+// contact before the project's first full pass has finished. A task that is linked
+// to another key stays so until that key's turn has read it: it may have a PATCH
+// under way.
+const linkSQL = `
+	INSERT INTO edge (task_id, key, project, begun)
+	SELECT DISTINCT ON (x.task_id) x.task_id, x.key, x.project, CASE WHEN p.full_at IS NULL THEN $2 ELSE 'union' END
+	FROM jsonb_to_recordset($1) AS x(task_id bigint, key text, project bigint)
+	LEFT JOIN project p ON p.id = x.project
+	ORDER BY x.task_id
+	ON CONFLICT (task_id) DO NOTHING`
+
+// QueueLinks adds new links to a batch.
+func QueueLinks(b *pgx.Batch, links []Link, initial string) {
+	if len(links) > 0 {
+		b.Queue(linkSQL, links, initial)
+	}
+}
+
+// Linked commits links and makes their keys dirty, in one round trip: it is what a
+// webhook or a pass does with the tasks that it was told of. Keys that these tasks
+// were linked to before become dirty too, since they may have lost one.
+func (l *Ledger) Linked(ctx context.Context, links []Link, initial string, from Source) (int, error) {
+	if len(links) == 0 {
+		return 0, nil
+	}
+	var n int
+	b := &pgx.Batch{}
+	QueueLinks(b, links, initial)
+	b.Queue(`SELECT mark_dirty(array_agg(key), $2, $3, $4) FROM (
+			SELECT key FROM jsonb_to_recordset($1) AS x(key text)
+			UNION
+			SELECT e.key FROM jsonb_to_recordset($1) AS x(task_id bigint) JOIN edge e USING (task_id)) k`,
+		links, from.priority(), string(from), minGap).QueryRow(func(r pgx.Row) error { return r.Scan(&n) })
+	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
+		return 0, fmt.Errorf("link %d tasks: %w", len(links), err)
+	}
+	return n, nil
+}
+
+// Link adds links and makes nothing dirty: it is for the turn of their own key.
+func (l *Ledger) Link(ctx context.Context, links []Link, initial string) error {
+	if len(links) == 0 {
+		return nil
+	}
+	if _, err := l.pool.Exec(ctx, linkSQL, links, initial); err != nil {
+		return fmt.Errorf("link %d tasks: %w", len(links), err)
+	}
+	return nil
+}

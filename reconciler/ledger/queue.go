@@ -1,0 +1,217 @@
+package ledger
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Source is what made a key dirty. It is a label of the metrics and of the audit.
+type Source string
+
+// The sources of triggers.
+const (
+	FromWAL      Source = "wal"
+	FromWebhook  Source = "webhook"
+	FromDiff     Source = "diff"
+	FromAPI      Source = "api"
+	FromCuration Source = "curation"
+)
+
+// priority of a source: a person waiting, then what people did, then what a pass found.
+func (s Source) priority() int16 {
+	switch s {
+	case FromAPI, FromCuration:
+		return 0
+	case FromDiff:
+		return 2
+	default:
+		return 1
+	}
+}
+
+const (
+	// minGap keeps triggers from pulling a key that failed closer than this to its last attempt.
+	minGap = time.Second
+	// Lease is how long a claimed key is left alone. It only saves work: claim and
+	// deadline are what protects.
+	Lease = time.Minute
+	// SearchAgain is how long "this conquest has no task" is believed. New tasks are
+	// found by webhook and by the passes; this is the net below them.
+	SearchAgain = 10 * time.Minute
+)
+
+//go:embed sql/enqueue_changed.sql
+var enqueueChanged string
+
+// EnqueueChanged makes those of keys dirty whose row, as it is now, differs from
+// the hub, and returns how many. It is for changes of rows of "Conquest".
+func (l *Ledger) EnqueueChanged(ctx context.Context, keys []string, from Source) (int, error) {
+	return l.enqueue(ctx, enqueueChanged, keys, from)
+}
+
+// Enqueue makes keys dirty, and returns how many there were.
+func (l *Ledger) Enqueue(ctx context.Context, keys []string, from Source) (int, error) {
+	return l.enqueue(ctx, `SELECT mark_dirty($1, $2, $3, $4)`, keys, from)
+}
+
+// QueueDirty adds to a batch that keys are dirty.
+func QueueDirty(b *pgx.Batch, keys []string, from Source) {
+	if len(keys) > 0 {
+		b.Queue(`SELECT mark_dirty($1, $2, $3, $4)`, keys, from.priority(), string(from), minGap)
+	}
+}
+
+func (l *Ledger) enqueue(ctx context.Context, sql string, keys []string, from Source) (int, error) {
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	var n int
+	if err := l.pool.QueryRow(ctx, sql, keys, from.priority(), string(from), minGap).Scan(&n); err != nil {
+		return 0, fmt.Errorf("enqueue %d keys: %w", len(keys), err)
+	}
+	return n, nil
+}
+
+// Claim is a key that this worker may turn, for as long as nobody claims it again.
+type Claim struct {
+	Key      string
+	Gen      int64 // want_gen as of the claim: what a success will have done
+	Claim    int64
+	Dirty    bool // false: only the look after a PATCH was due
+	Attempts int
+	Since    time.Time
+	Source   Source
+	Search   bool // VICTORY without a known task: look one up
+	Edges    []ClaimedEdge
+}
+
+// ClaimedEdge is a task of a claimed key, and its intent as of the claim.
+type ClaimedEdge struct {
+	Task, Project int64
+	Attempt       string // "": no intent
+	Alive         bool   // its deadline had not passed
+	Base          []int64
+}
+
+//go:embed sql/claim.sql
+var claimSQL string
+
+// Claim takes up to dirty keys that are dirty, and up to looks keys that are due
+// for the look after a PATCH. It is S1 of the protocol.
+func (l *Ledger) Claim(ctx context.Context, dirty, looks int) ([]Claim, error) {
+	rows, err := l.pool.Query(ctx, claimSQL, dirty, looks, Lease, SearchAgain)
+	if err != nil {
+		return nil, fmt.Errorf("claim keys: %w", err)
+	}
+	var claims []Claim
+	var c Claim
+	var task, project *int64
+	var attempt *string
+	var alive, search *bool
+	var base []int64
+	dst := []any{&c.Key, &c.Gen, &c.Claim, &c.Dirty, &c.Attempts, &c.Since, &c.Source, &task, &project, &attempt, &alive, &base, &search}
+	_, err = pgx.ForEachRow(rows, dst, func() error {
+		if n := len(claims); n == 0 || claims[n-1].Key != c.Key {
+			c.Search = search != nil && *search
+			claims = append(claims, c)
+		}
+		if task != nil {
+			e := ClaimedEdge{Task: *task, Project: *project, Base: base}
+			if attempt != nil {
+				e.Attempt, e.Alive = *attempt, *alive
+			}
+			last := &claims[len(claims)-1]
+			last.Edges = append(last.Edges, e)
+		}
+		base = nil
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim keys: %w", err)
+	}
+	return claims, nil
+}
+
+// End is how a turn of one key ended. The zero value but for the names is a success.
+type End struct {
+	Key    string   `json:"key"`
+	Claim  int64    `json:"claim"`
+	Gen    int64    `json:"gen"`
+	Look   *float64 `json:"look"`   // seconds until one more look
+	Wait   *float64 `json:"wait"`   // still dirty, due again in so many seconds
+	Failed bool     `json:"failed"` // counts as an attempt
+	Error  *string  `json:"error"`
+}
+
+//go:embed sql/finish.sql
+var finishSQL string
+
+// QueueFinish adds the ends to a batch that is to commit with what led to them.
+func QueueFinish(b *pgx.Batch, ends []End) {
+	if len(ends) > 0 {
+		b.Queue(finishSQL, ends)
+	}
+}
+
+// Finish ends turns that have nothing else to commit.
+func (l *Ledger) Finish(ctx context.Context, ends []End) error {
+	if len(ends) == 0 {
+		return nil
+	}
+	if _, err := l.pool.Exec(ctx, finishSQL, ends); err != nil {
+		return fmt.Errorf("finish %d keys: %w", len(ends), err)
+	}
+	return nil
+}
+
+// DropLeases lets a new leader take up at once what another had claimed. A
+// predecessor that is still at it is stopped by its claims, not by this.
+func (l *Ledger) DropLeases(ctx context.Context) error {
+	if _, err := l.pool.Exec(ctx, `UPDATE queue SET leased_until = NULL WHERE leased_until IS NOT NULL`); err != nil {
+		return fmt.Errorf("drop leases: %w", err)
+	}
+	return nil
+}
+
+//go:embed sql/next_due.sql
+var nextDueSQL string
+
+// NextDue returns how long it is until a key is due, and whether one ever is.
+func (l *Ledger) NextDue(ctx context.Context) (time.Duration, bool, error) {
+	var seconds *float64
+	if err := l.pool.QueryRow(ctx, nextDueSQL).Scan(&seconds); err != nil {
+		return 0, false, fmt.Errorf("ask when the next key is due: %w", err)
+	}
+	if seconds == nil {
+		return 0, false, nil
+	}
+	return max(0, time.Duration(*seconds*float64(time.Second))), true, nil
+}
+
+// Listen calls wake whenever a trigger has committed, until ctx ends or the
+// connection does. It calls it once at the start, for what came before.
+func (l *Ledger) Listen(ctx context.Context, wake func()) error {
+	conn, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("listen for triggers: %w", err)
+	}
+	// The session must not go back to the pool still listening.
+	defer func() { _ = conn.Hijack().Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{l.schema}.Sanitize()); err != nil {
+		return fmt.Errorf("listen for triggers: %w", err)
+	}
+	for {
+		wake()
+		if _, err := conn.Conn().WaitForNotification(ctx); err != nil {
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return nil
+			}
+			return fmt.Errorf("listen for triggers: %w", err)
+		}
+	}
+}

@@ -1,0 +1,27 @@
+-- S1 of many keys in one statement: $1 how many dirty keys, $2 how many looks, $3 lease.
+-- claim grows before any state is read, and want_gen is noted here: a trigger that
+-- comes later leaves the key dirty. Whether an intent is alive is looked at here
+-- too, before the tasks are read; S3 believes it only of this very attempt, since
+-- the edges are of this statement's snapshot. One row a key and edge.
+WITH dirty AS (
+    SELECT key FROM queue
+    WHERE want_gen > done_gen AND run_after <= now() AND (leased_until IS NULL OR leased_until < now())
+    ORDER BY priority, run_after LIMIT $1 FOR UPDATE SKIP LOCKED
+), looks AS (
+    SELECT key FROM queue
+    WHERE look_at <= now() AND want_gen <= done_gen AND (leased_until IS NULL OR leased_until < now())
+    ORDER BY look_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE queue q SET claim = claim + 1, tried_at = now(), leased_until = now() + $3
+    FROM (SELECT key FROM dirty UNION ALL SELECT key FROM looks) due
+    WHERE q.key = due.key
+    RETURNING q.key, q.want_gen, q.claim, q.want_gen > q.done_gen AS dirty, q.attempts, q.since, q.source, q.priority
+)
+SELECT q.key, q.want_gen, q.claim, q.dirty, q.attempts, q.since, q.source,
+       e.task_id, e.project, e.intent_attempt, e.intent_deadline > now(), e.base,
+       e.task_id IS NULL AND c.result::text = 'VICTORY' AND COALESCE(h.searched_at < now() - $4::interval, true) AS search
+FROM claimed q
+LEFT JOIN edge e ON e.key = q.key
+LEFT JOIN hub h ON h.key = q.key
+LEFT JOIN public."Conquest" c ON c.id = q.key
+ORDER BY q.priority, q.key, e.task_id

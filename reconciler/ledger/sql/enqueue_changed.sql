@@ -1,0 +1,26 @@
+-- Rows of "Conquest" that changed: $1 keys, $2 priority, $3 source, $4 gap.
+-- What was in the change itself is not looked at: the current row is compared
+-- with the hub. A change that leaves "is it VICTORY" equal to the hub, with
+-- nothing pending, dirties nothing and so costs no request to Label Studio.
+-- The result before VICTORY is noted on the way.
+WITH seen AS (
+    SELECT k.key, c.id IS NOT NULL AS here, c.result::text AS result, c."createdAt" AS created_at,
+           h.key IS NOT NULL AS known, h.d, h.before, h.created_at IS NOT DISTINCT FROM c."createdAt" AS same_row
+    FROM (SELECT DISTINCT unnest($1::text[]) AS key) k
+    LEFT JOIN public."Conquest" c ON c.id = k.key
+    LEFT JOIN hub h ON h.key = k.key
+), noted AS (
+    INSERT INTO hub AS h (key, created_at, before)
+    SELECT key, created_at, result FROM seen
+    WHERE here AND result <> 'VICTORY' AND (NOT known OR same_row AND before IS DISTINCT FROM result)
+    ORDER BY key
+    ON CONFLICT (key) DO UPDATE SET before = EXCLUDED.before
+    WHERE h.created_at IS NOT DISTINCT FROM EXCLUDED.created_at
+    RETURNING 1
+)
+SELECT mark_dirty(array_agg(s.key), $2, $3, $4)
+FROM seen s LEFT JOIN queue p ON p.key = s.key
+WHERE (SELECT count(*) FROM noted) >= 0 -- keeps the lock order: hub before queue
+  AND (p.want_gen > p.done_gen
+       OR CASE WHEN here THEN NOT known OR d IS NULL OR NOT same_row OR d <> (result IS NOT DISTINCT FROM 'VICTORY')
+               ELSE known END)

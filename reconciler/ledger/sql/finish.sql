@@ -1,0 +1,17 @@
+-- The end of a turn for many keys, as far as the claim is still its own: $1 is a
+-- list of {key, claim, gen, look, wait, failed, error}. wait is NULL for a success;
+-- else the key stays dirty and is due again in so many seconds. A look that was due
+-- before this claim is taken; one that fell due meanwhile stays.
+UPDATE queue q SET
+    done_gen     = CASE WHEN x.wait IS NULL THEN GREATEST(q.done_gen, x.gen) ELSE q.done_gen END,
+    since        = CASE WHEN x.wait IS NULL THEN q.tried_at ELSE q.since END,
+    run_after    = CASE WHEN x.wait IS NULL THEN q.run_after ELSE now() + x.wait * interval '1 second' END,
+    attempts     = CASE WHEN x.wait IS NULL THEN 0 WHEN x.failed THEN q.attempts + 1 ELSE q.attempts END,
+    last_error   = CASE WHEN x.wait IS NULL THEN NULL ELSE COALESCE(x.error, q.last_error) END,
+    leased_until = NULL,
+    look_at      = CASE WHEN x.look IS NOT NULL THEN now() + x.look * interval '1 second'
+                        WHEN q.look_at > q.tried_at THEN q.look_at
+                        WHEN x.wait IS NULL THEN NULL
+                        ELSE GREATEST(q.look_at, now() + x.wait * interval '1 second') END
+FROM jsonb_to_recordset($1) AS x(key text, claim bigint, gen bigint, look float8, wait float8, failed boolean, error text)
+WHERE q.key = x.key AND q.claim = x.claim

@@ -1,0 +1,206 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// sights is what a pass saw of the tasks of its keys.
+type sights struct {
+	tasks    map[int64]sight
+	missing  map[int64]bool // 404, its project being readable
+	errs     map[int64]error
+	searched bool  // the conquests without a task were looked up, whatever was found
+	away     error // Label Studio as a whole was of no use
+}
+
+// sight is one task as it was read.
+type sight struct {
+	labelstudio.Task
+	at time.Time // before it was asked for
+}
+
+func (s *sights) note(err error) {
+	switch {
+	case err == nil:
+		s.searched = true
+	case labelstudio.Away(err):
+		s.away = fmt.Errorf("%w: %w", errAway, err)
+	}
+}
+
+// unread notes tasks that could not be read.
+func (s *sights) unread(ids []int64, err error) {
+	for _, id := range ids {
+		s.errs[id] = err
+	}
+	if labelstudio.Away(err) {
+		s.away = fmt.Errorf("%w: %w", errAway, err)
+	}
+}
+
+// look is S2: it reads the tasks of the claimed keys afresh, one listing a project,
+// asked for after the claim. What a listing does not show is asked for by itself,
+// since a listing may be short.
+func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger.Link) *sights {
+	s := &sights{tasks: map[int64]sight{}, missing: map[int64]bool{}, errs: map[int64]error{}}
+	byProject := map[int64][]int64{}
+	for _, c := range claims {
+		for _, e := range c.Edges {
+			byProject[e.Project] = append(byProject[e.Project], e.Task)
+		}
+	}
+	for _, l := range found {
+		byProject[l.Project] = append(byProject[l.Project], l.Task)
+	}
+	for project, ids := range byProject {
+		t.lookProject(ctx, s, project, ids)
+	}
+	t.meet(ctx, s)
+	return s
+}
+
+func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids []int64) {
+	if s.away != nil {
+		s.unread(ids, s.away)
+		return
+	}
+	at := time.Now()
+	listed, err := t.studio.TasksByID(ctx, project, ids)
+	if err != nil {
+		s.unread(ids, err)
+		return
+	}
+	for _, task := range listed {
+		task.Project = project
+		s.add(task, at)
+	}
+	for _, id := range ids {
+		if _, seen := s.tasks[id]; !seen && s.away == nil {
+			t.lookAlone(ctx, s, id)
+		}
+	}
+}
+
+// lookAlone reads a task that a listing of its project did not show. The listing
+// was answered, so the project is readable: a 404 means that the task is gone.
+func (t *Turner) lookAlone(ctx context.Context, s *sights, id int64) {
+	at := time.Now()
+	task, err := t.studio.Task(ctx, id)
+	switch {
+	case err == nil:
+		s.add(*task, at)
+	case labelstudio.IsNotFound(err):
+		s.missing[id] = true
+	default:
+		s.unread([]int64{id}, err)
+	}
+}
+
+var errNoAnnotations = errors.New("the answer tells no annotations")
+
+// add takes a task in. An answer without annotations is an error, not an empty set.
+func (s *sights) add(task labelstudio.Task, at time.Time) {
+	if !task.Annotated() {
+		s.errs[task.ID] = fmt.Errorf("read task %d: %w", task.ID, errNoAnnotations)
+		return
+	}
+	s.tasks[task.ID] = sight{Task: task, at: at}
+}
+
+// meet learns who wrote the stars that were seen, before any lock is taken.
+func (t *Turner) meet(ctx context.Context, s *sights) {
+	var refs []labelstudio.UserRef
+	for _, task := range s.tasks {
+		for _, a := range task.Annotations {
+			refs = append(refs, a.CompletedBy, a.UpdatedBy)
+		}
+	}
+	if err := t.people.learn(ctx, t.studio, refs); err != nil {
+		for id, task := range s.tasks {
+			if len(task.Annotations) > 0 { // without its people a star would lose its giver
+				delete(s.tasks, id)
+				s.unread([]int64{id}, err)
+			}
+		}
+	}
+}
+
+// search looks up the tasks of those claimed conquests that need one and have none:
+// many at a time, since a hundred cost as much as one. It links what it finds.
+func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Link, error) {
+	var keys []string
+	for _, c := range claims {
+		if c.Search {
+			keys = append(keys, c.Key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	projects, err := t.projects.list(ctx, t.studio, t.Projects)
+	if err != nil {
+		return nil, err
+	}
+	var links []ledger.Link
+	for _, p := range projects {
+		for _, field := range []string{"conquest_id", "id"} {
+			tasks, err := t.studio.FindTasks(ctx, p, field, keys)
+			if err != nil {
+				return nil, err
+			}
+			links = append(links, linksOf(p, tasks)...)
+		}
+	}
+	return links, t.ledger.Link(ctx, links, t.Initial)
+}
+
+// linksOf says which conquests tasks belong to.
+func linksOf(project int64, tasks []labelstudio.Task) []ledger.Link {
+	var links []ledger.Link
+	for _, task := range tasks {
+		if key := ledger.KeyOf(task.Data); key != "" {
+			links = append(links, ledger.Link{Task: task.ID, Project: project, Key: key})
+		}
+	}
+	return links
+}
+
+// projectsFor is how long the list of projects is believed. New ones come rarely,
+// and the passes ask again.
+const projectsFor = time.Minute
+
+// projects remembers which projects there are.
+type projects struct {
+	mu  sync.Mutex
+	ids []int64
+	at  time.Time
+}
+
+// list returns the ids of the projects that are ours: those that were configured, or all.
+func (p *projects) list(ctx context.Context, studio *labelstudio.Client, configured []int64) ([]int64, error) {
+	if len(configured) > 0 {
+		return configured, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ids != nil && time.Since(p.at) < projectsFor {
+		return p.ids, nil
+	}
+	all, err := studio.Projects(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list projects: %w", err)
+	}
+	ids := make([]int64, len(all))
+	for i, project := range all {
+		ids[i] = project.ID
+	}
+	p.ids, p.at = ids, time.Now()
+	return ids, nil
+}

@@ -1,0 +1,179 @@
+package reconciler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/star"
+)
+
+// writes are the PATCHes of one key, each with an intent that S3 has committed.
+type writes struct {
+	claim   ledger.Claim
+	end     ledger.End // how the turn ends if they all work
+	before  time.Time  // before S3
+	patches []patch
+}
+
+// patch is one PATCH.
+type patch struct {
+	task    sight
+	value   bool
+	attempt string
+	notes   *string
+}
+
+// The ends of a PATCH, as errors. Both are "refused": it certainly had no effect.
+var (
+	errStale   = errors.New("what was read is too old to be written back")
+	errStopped = errors.New("the turn was stopped before it was sent")
+)
+
+// patchAll is S4 and S5 for the keys of a turn: each PATCH once, then what is known
+// of its end. A crash between the two leaves the intent: the next turn recognises
+// the stamp, or waits for the deadline.
+func (t *Turner) patchAll(ctx context.Context, all []writes) error {
+	var b settling
+	var away error
+	for _, w := range all {
+		end := w.end
+		for _, p := range w.patches {
+			err := away
+			var answer *labelstudio.Task
+			if err == nil {
+				answer, err = t.patch(ctx, w, p)
+			}
+			end = t.patched(ctx, &b, w, p, answer, err, end)
+			if err != nil && labelstudio.Away(err) {
+				away = fmt.Errorf("%w: %w", errAway, err)
+			}
+		}
+		b.ends = append(b.ends, end)
+		if time.Since(b.since) > settleEvery {
+			if err := b.settle(ctx, t); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(b.settle(ctx, t), away)
+}
+
+// patch sends one PATCH, or does not: what was read must be fresh, since everybody's
+// other keys are put back as we saw them, and its end must be known before the
+// deadline. A stop lets one that was begun come to its end.
+func (t *Turner) patch(ctx context.Context, w writes, p patch) (*labelstudio.Task, error) {
+	if ctx.Err() != nil {
+		return nil, errStopped
+	}
+	if time.Since(p.task.at) > maxAge || t.Deadline-margin-time.Since(w.before) < labelstudio.DefaultWriteTimeout {
+		return nil, errStale
+	}
+	meta, err := writeMeta(p.task.Meta, p.value, stamp{Task: p.task.ID, Attempt: p.attempt}, p.notes, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	answer, err := t.studio.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)
+	t.Step("S4")
+	if err == nil {
+		t.pace.took(time.Since(start))
+	}
+	if err == nil && !carries(answer.Meta, p) {
+		err = errors.New("the answer does not carry what was written")
+	}
+	return answer, err
+}
+
+// carries tells whether an answer proves that a PATCH worked.
+func carries(meta json.RawMessage, p patch) bool {
+	m := readMeta(p.task.ID, meta)
+	return m.Gold == star.Of(p.value) && m.Stamp == star.Stamp(p.attempt)
+}
+
+// patched notes the end of one PATCH, and what that makes of the end of its turn.
+// What is not known to be over stays as it is: the key is looked at again at once.
+func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, answer *labelstudio.Task, err error, end ledger.End) ledger.End {
+	if err == nil {
+		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt, Worked: true, UpdatedAt: &answer.UpdatedAt})
+		b.after = append(b.after, func() { t.carried(ctx, w.claim, metrics.ToLabelStudio) })
+		look := lookAgain.Seconds()
+		end.Look = &look
+		return end
+	}
+	unsent := errors.Is(err, errStale) || errors.Is(err, errStopped) || errors.Is(err, errAway)
+	if unsent || labelstudio.NotDone(err) {
+		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt})
+	}
+	again := later(w.claim, 0)
+	if !unsent {
+		b.after = append(b.after, func() { t.Metrics.Sync.With(metrics.ToLabelStudio, metrics.Failure).Inc() })
+		if labelstudio.NotDone(err) && !labelstudio.Away(err) {
+			again = failed(w.claim, err)
+		}
+		text := shorten(err.Error())
+		again.Error = &text
+	}
+	again.Look = end.Look
+	return sooner(end, again)
+}
+
+// settling gathers the ends of PATCHes for one transaction.
+type settling struct {
+	patched []ledger.Patched
+	ends    []ledger.End
+	after   []func()
+	since   time.Time
+}
+
+// settle is S5. It is tried also after a stop: what is known saves the next turn a
+// wait for the deadline.
+func (b *settling) settle(ctx context.Context, t *Turner) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	if err := t.ledger.Settle(ctx, b.patched, b.ends); err != nil {
+		return err
+	}
+	for _, f := range b.after {
+		f()
+	}
+	t.Step("S5")
+	*b = settling{since: time.Now()}
+	return nil
+}
+
+// pace is how long a PATCH takes these days, and so how many can be sent before
+// what was read for them is too old.
+type pace struct{ mean time.Duration }
+
+// The first guess is that of a Label Studio that was measured; a fast one is soon found out.
+const firstPace = 120 * time.Millisecond
+
+func (p *pace) took(d time.Duration) {
+	if p.mean == 0 {
+		p.mean = firstPace
+	}
+	p.mean += (d - p.mean) / 8
+}
+
+// The bounds of a turn's keys: one, so that it goes on with a Label Studio however
+// slow, and as many as one transaction should lock.
+const (
+	minKeys = 1
+	maxKeys = 256
+)
+
+// keys is how many keys a turn should take: their PATCHes fit into maxAge, with a
+// sixth of it to spare.
+func (p *pace) keys() int {
+	mean := p.mean
+	if mean == 0 {
+		mean = firstPace
+	}
+	return min(maxKeys, max(minKeys, int(maxAge*5/6/max(mean, time.Microsecond))))
+}

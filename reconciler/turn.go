@@ -1,0 +1,232 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// The times of a turn. They follow from the protocol, and from how slow Label
+// Studio was measured to be.
+const (
+	// maxAge is how old a read may be when its PATCH is sent: it puts back everybody's
+	// other keys as they were read.
+	maxAge = 3 * time.Second
+	// margin is kept free before an intent's deadline, for pauses of this process.
+	margin = 5 * time.Second
+	// lookAgain is how long after a PATCH the task is read once more: a person's save
+	// that overlapped it can have undone it, after it was answered with 200.
+	lookAgain = 5 * time.Second
+	// settleEvery bounds how long the end of a PATCH is kept back to share a transaction.
+	settleEvery = 250 * time.Millisecond
+	// settleTimeout is for the transactions that must still be tried after a stop.
+	settleTimeout = 5 * time.Second
+)
+
+// Options are what a Turner needs. All but Evaluator, Projects and Step are required.
+type Options struct {
+	Ledger  *ledger.Ledger
+	Studio  *labelstudio.Client
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+
+	Deadline    time.Duration // LABEL_STUDIO_DEADLINE
+	Initial     string        // RECONCILER_INITIAL
+	GroundTruth bool          // RECONCILER_GROUND_TRUTH
+	Evaluator   *string       // RECONCILER_UNKNOWN_EVALUATOR
+	Projects    []int64       // LABEL_STUDIO_PROJECTS, empty for all
+
+	// Step is called between the steps of a turn, with the name of the one that is
+	// done. A test ends the process there. Nil: nothing.
+	Step func(name string)
+}
+
+// Turner turns keys: it makes a conquest and its tasks equal. One turn at a time.
+type Turner struct {
+	Options
+	ledger *ledger.Ledger
+	studio *labelstudio.Client
+
+	projects projects
+	people   people
+	pace     pace
+	away     atomic.Bool // Label Studio is: all keys wait
+}
+
+// NewTurner returns a Turner that is ready to turn.
+func NewTurner(o Options) *Turner {
+	if o.Step == nil {
+		o.Step = func(string) {}
+	}
+	return &Turner{Options: o, ledger: o.Ledger, studio: o.Studio}
+}
+
+func (t *Turner) initial() string { return t.Initial }
+
+// errAway marks that Label Studio as a whole is of no use: one failure, not one per key.
+var errAway = errors.New("Label Studio is away")
+
+// Turn takes claimed keys through S2 to S5 of the protocol; S1 was the claim, S6 is
+// another claim a few seconds later. What it returns is errAway, or an error of our
+// database; what concerns one key stands in the queue.
+//
+// A crash anywhere in it leaves the keys claimed and dirty. Before S3 has committed,
+// nothing has happened. After it, the row and the hub are final, and an intent
+// tells the next turn that a PATCH may be on its way.
+func (t *Turner) Turn(ctx context.Context, claims []ledger.Claim) error {
+	t.Step("S1")
+	found, err := t.search(ctx, claims)
+	sights := t.look(ctx, claims, found)
+	sights.note(err)
+	t.Step("S2")
+	all, err := t.decideAll(ctx, claims, sights)
+	if err != nil {
+		return err
+	}
+	t.Step("S3")
+	if err := t.patchAll(ctx, all); err != nil {
+		return err
+	}
+	return sights.away
+}
+
+// decideAll is S3. One key that cannot be settled, since a trigger of the
+// application refuses it or somebody holds its row, must not keep the others from
+// it: then they are settled one by one.
+func (t *Turner) decideAll(ctx context.Context, claims []ledger.Claim, s *sights) ([]writes, error) {
+	all, err := t.decideBatch(ctx, claims, s)
+	if err == nil || ctx.Err() != nil || ledger.IsSchemaGone(err) {
+		return all, err
+	}
+	if len(claims) > 1 {
+		half := len(claims) / 2
+		first, err := t.decideAll(ctx, claims[:half], s)
+		if err != nil {
+			return first, err
+		}
+		second, err := t.decideAll(ctx, claims[half:], s)
+		return append(first, second...), err
+	}
+	c := claims[0]
+	t.Log.WarnContext(ctx, "settle key", logKey, c.Key, logError, err)
+	return nil, t.ledger.Finish(ctx, []ledger.End{failed(c, err)})
+}
+
+func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sights) ([]writes, error) {
+	keys := make([]string, len(claims))
+	for i, c := range claims {
+		keys[i] = c.Key
+	}
+	before := time.Now() // S4 measures from here: the deadline is counted from later
+	var all []writes
+	var count []func(context.Context)
+	err := t.settle(ctx, keys, func(states map[string]*state) (change, error) {
+		var sum change
+		for _, c := range claims {
+			st := states[c.Key]
+			if st.claim != c.Claim {
+				continue // somebody else has it now
+			}
+			d := t.decide(c, st, s)
+			sum.add(d.change)
+			count = append(count, d.count...)
+			if len(d.write.patches) > 0 {
+				d.write.before = before
+				all = append(all, d.write)
+			}
+		}
+		return sum, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range count {
+		c(ctx)
+	}
+	return all, nil
+}
+
+// failed is the end of a turn that has to be tried again.
+func failed(c ledger.Claim, err error) ledger.End {
+	wait, text := backoff(c.Attempts).Seconds(), shorten(err.Error())
+	return ledger.End{Key: c.Key, Claim: c.Claim, Gen: c.Gen, Wait: &wait, Failed: true, Error: &text}
+}
+
+// later is the end of a turn that waits for a time, through no failure.
+func later(c ledger.Claim, wait time.Duration) ledger.End {
+	seconds := max(0, wait).Seconds()
+	return ledger.End{Key: c.Key, Claim: c.Claim, Gen: c.Gen, Wait: &seconds}
+}
+
+// success is the end of a turn after which both sides are equal.
+func success(c ledger.Claim) ledger.End {
+	return ledger.End{Key: c.Key, Claim: c.Claim, Gen: c.Gen}
+}
+
+// maxErrorText bounds what is stored of an error.
+const maxErrorText = 500
+
+func shorten(text string) string {
+	if len(text) > maxErrorText {
+		return text[:maxErrorText] + "…"
+	}
+	return text
+}
+
+// people remembers who is behind a user's number. Numbers are never reused.
+type people struct {
+	mu     sync.Mutex
+	emails map[int64]string
+}
+
+// learn makes sure that the numbers are known, with one request where one is not.
+func (p *people) learn(ctx context.Context, studio *labelstudio.Client, refs []labelstudio.UserRef) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.emails == nil {
+		p.emails = map[int64]string{}
+	}
+	ask := false
+	for _, r := range refs {
+		if r.Email != "" {
+			p.emails[r.ID] = r.Email
+		}
+		if _, known := p.emails[r.ID]; !known && r.ID != 0 {
+			ask = true
+		}
+	}
+	if !ask {
+		return nil
+	}
+	users, err := studio.Users(ctx)
+	if err != nil {
+		return fmt.Errorf("learn who annotated: %w", err)
+	}
+	for _, u := range users {
+		p.emails[u.ID] = u.Email
+	}
+	for _, r := range refs { // one who has left stays unknown, and is not asked for again
+		if _, known := p.emails[r.ID]; !known {
+			p.emails[r.ID] = ""
+		}
+	}
+	return nil
+}
+
+// email of a user, nil where nobody knows it.
+func (p *people) email(r labelstudio.UserRef) *string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.emails[r.ID]; e != "" {
+		return &e
+	}
+	return nil
+}

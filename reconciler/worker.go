@@ -1,0 +1,187 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// The times of the worker.
+const (
+	// pollEvery backs up the notifications: an idle worker asks this often.
+	pollEvery = 10 * time.Second
+	// looksPerTurn bounds how many looks after a PATCH share the listing of a turn.
+	// A row more costs Label Studio a millisecond or two, a listing more a hundred.
+	looksPerTurn = 100
+
+	firstBackoff = 500 * time.Millisecond
+	maxBackoff   = 5 * time.Minute
+	// maxProbe bounds how long an outage of Label Studio is noticed too late to be over.
+	maxProbe = 15 * time.Second
+)
+
+// backoff is how long to wait after so many failures: doubling, capped, and jittered
+// so that what failed together does not come back together.
+func backoff(failures int) time.Duration {
+	d := maxBackoff
+	if failures < 10 {
+		d = min(maxBackoff, firstBackoff<<failures)
+	}
+	return d/2 + rand.N(d/2)
+}
+
+// Work turns keys until ctx ends, then ends the turn that it is at and returns nil.
+// It returns an error only where it cannot go on: where our schema is gone.
+func (t *Turner) Work(ctx context.Context) error {
+	wake := make(chan struct{}, 1)
+	listening := make(chan struct{})
+	go func() {
+		defer close(listening)
+		t.listen(ctx, wake)
+	}()
+	defer func() { <-listening }()
+	failures, last := 0, ""
+	for ctx.Err() == nil {
+		idle, err := t.workOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err == nil && idle:
+			failures, last = 0, ""
+			t.wait(ctx, wake)
+		case err == nil:
+			failures, last = 0, ""
+		case errors.Is(err, errAway):
+			t.probe(ctx, err)
+		default:
+			if text := err.Error(); text != last { // a repeated failure is logged once until it changes
+				t.Log.ErrorContext(ctx, "work", logError, err)
+				last = text
+			}
+			sleep(ctx, min(maxProbe, backoff(failures)))
+			failures++
+		}
+	}
+	return nil
+}
+
+// workOnce claims keys and turns them. A turn that panics fails its keys one by one,
+// so that one that cannot be turned does not keep the others from it.
+func (t *Turner) workOnce(ctx context.Context) (idle bool, err error) {
+	claims, err := t.ledger.Claim(ctx, t.pace.keys(), looksPerTurn)
+	if err != nil || len(claims) == 0 {
+		return true, err
+	}
+	err = t.safely(ctx, claims)
+	var p *panicError
+	if !errors.As(err, &p) || len(claims) == 1 {
+		return false, err
+	}
+	for i := range claims {
+		err := t.safely(ctx, claims[i:i+1])
+		if err != nil && !errors.As(err, &p) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// panicError is a panic of a turn: a mistake of ours that must not end the daemon.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (p *panicError) Error() string { return fmt.Sprintf("panic in a turn: %v", p.value) }
+
+func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p := &panicError{v, debug.Stack()}
+			err = p
+			if len(claims) == 1 {
+				t.Log.ErrorContext(ctx, "turn", logKey, claims[0].Key, logError, p, "stack", string(p.stack))
+				err = errors.Join(p, t.ledger.Finish(ctx, []ledger.End{failed(claims[0], p)}))
+			}
+		}
+	}()
+	return t.Turn(ctx, claims)
+}
+
+// listen passes on that a trigger has committed. Where the connection is lost it is
+// made anew; until then the poll finds what there is.
+func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
+	for failures := 0; ctx.Err() == nil; failures++ {
+		err := t.ledger.Listen(ctx, func() {
+			failures = 0
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil && ctx.Err() == nil {
+			t.Log.WarnContext(ctx, "listen for triggers: polling until it works again", logError, err)
+			sleep(ctx, min(maxProbe, backoff(failures)))
+		}
+	}
+}
+
+// wait waits for a trigger, for the next key to be due, or for the poll.
+func (t *Turner) wait(ctx context.Context, wake <-chan struct{}) {
+	d := pollEvery
+	if due, some, err := t.ledger.NextDue(ctx); err == nil && some {
+		d = min(d, due)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-wake:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// probe waits until Label Studio answers again: one question at a time, whatever
+// the number of keys that wait.
+func (t *Turner) probe(ctx context.Context, why error) {
+	t.Log.WarnContext(ctx, "Label Studio is away: all keys wait", logError, why)
+	t.Metrics.LabelStudioUp.Set(0)
+	t.away.Store(true)
+	defer t.away.Store(false)
+	since, last := time.Now(), why.Error()
+	for failures := 0; ctx.Err() == nil; failures++ {
+		_, err := t.studio.Whoami(ctx)
+		if err == nil {
+			t.Metrics.LabelStudioUp.Set(1)
+			t.Log.InfoContext(ctx, "Label Studio is back", logTook, time.Since(since))
+			return
+		}
+		if text := err.Error(); text != last && failures > 0 && ctx.Err() == nil {
+			t.Log.WarnContext(ctx, "Label Studio is still away", logError, err)
+			last = text
+		}
+		sleep(ctx, min(maxProbe, backoff(failures)))
+	}
+}
+
+// Away says in a few words why all keys wait, "" while they do not.
+func (t *Turner) Away() string {
+	if t.away.Load() {
+		return errAway.Error()
+	}
+	return ""
+}
+
+// sleep waits, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
