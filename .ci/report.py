@@ -1,4 +1,5 @@
-"""Reads what `go test -json` wrote: prints what failed with its output, what was skipped and why, and the slowest parts.
+"""Reads what `go test -json` writes: tells each package as it ends, then what failed with its output, what was skipped and
+why, and the slowest parts.
 
 Its status is 1 where something failed or where nothing ran: a test command that tests nothing must not pass.
 """
@@ -10,24 +11,24 @@ import sys
 SLOWEST = 15
 
 
-def main(path: str) -> int:
+def main() -> int:
     output = collections.defaultdict(list)
     ended = {"pass": {}, "fail": {}, "skip": {}}  # action -> (package, test or "") -> seconds
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                print(line, end="")  # not an event: the go command's own words
-                continue
-            # A build that fails has an import path in place of a package.
-            key = (event.get("Package") or event.get("ImportPath", ""), event.get("Test", ""))
-            if event["Action"] in ("output", "build-output"):
-                output[key].append(event["Output"])
-            elif event["Action"] in ended:
-                ended[event["Action"]][key] = event.get("Elapsed", 0)
-            elif event["Action"] == "build-fail":
-                ended["fail"][key] = 0
+    for line in sys.stdin:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            print(line, end="", flush=True)  # not an event: the go command's own words
+            continue
+        action = event["Action"].removeprefix("build-")
+        # A build that fails has an import path in place of a package.
+        key = (event.get("Package") or event.get("ImportPath", ""), event.get("Test", ""))
+        if action == "output":
+            output[key].append(event["Output"])
+        elif action in ended:
+            ended[action][key] = event.get("Elapsed", 0)
+            if not key[1]:
+                print(f"{action} {key[0]} {event.get('Elapsed', 0):.1f} s", flush=True)
 
     for key in ended["fail"]:
         print(f"--- FAIL: {' '.join(key)}")
@@ -53,4 +54,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

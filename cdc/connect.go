@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,8 +40,10 @@ func connConfig(cfg *Config) (*pgx.ConnConfig, error) {
 	}
 	conn.DialFunc = dialer.DialContext
 	conn.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
-		cfg.Log.Warn("notice from the server", "code", n.Code, "message", n.Message)
+		cfg.Log.Warn("notice from the server", logSQLState, n.Code, logReason, n.Message)
 	}
+	// A URL that a pool takes as well may say how large the pool is.
+	maps.DeleteFunc(conn.RuntimeParams, func(name, _ string) bool { return strings.HasPrefix(name, "pool_") })
 	setDefault(&cfg.Application, "reconciler")
 	conn.RuntimeParams["application_name"] = cfg.Application
 	// What a role or a database sets for its short queries would end a stream, or a slot that waits to be made.

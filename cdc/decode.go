@@ -13,6 +13,7 @@ type event struct {
 	kind   byte // B begin, C commit, I insert, U update, D delete, T truncate; 0: nothing to do
 	end    LSN  // C: the commit's end
 	time   time.Time
+	xid    uint32   // B: the transaction's number
 	table  string   // I, U, D
 	key    []byte   // I, U: the row's key; D: the key that went
 	old    []byte   // U: the key before, where it changed; else nil
@@ -59,8 +60,7 @@ func (d *decoder) message(kind byte, r *reader) (event, error) {
 	case 'B':
 		d.final = LSN(r.uint64())
 		at := r.time()
-		r.skip(4) // xid
-		return event{kind: kind, time: at}, nil
+		return event{kind: kind, time: at, xid: r.uint32()}, nil
 	case 'C':
 		return d.commit(r)
 	case 'R':

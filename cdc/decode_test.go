@@ -80,7 +80,7 @@ func TestDecode(t *testing.T) {
 		msg  []byte
 		want event
 	}{
-		"begin":                          {beginMessage, event{kind: 'B', time: at}},
+		"begin":                          {beginMessage, event{kind: 'B', time: at, xid: 700}},
 		"commit":                         {commitMessage, event{kind: 'C', end: 0x130, time: at}},
 		"relation":                       {relationThing, event{}},
 		"type":                           {message('Y', uint32(1), "public", "mood"), event{}},

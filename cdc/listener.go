@@ -20,7 +20,8 @@
 // What cannot be read any more (slot lost, dropped, not on this server after a failover, publication missing or changed later than the slot
 // stands) leads to a new slot, and OnSlotCreated says that everything before is unknown: the caller then compares both sides whole.
 //
-// Not closed: a slot that somebody drops and makes again under its name while no listener runs looks like our own.
+// Not closed: a slot that somebody drops and makes again, or advances, while no listener runs looks like our own. A new slot is no failover slot
+// (PostgreSQL 17): after a failover it is made anew. Making one needs a second free slot for a moment.
 package cdc
 
 import (
@@ -51,8 +52,9 @@ type Config struct {
 	KeyColumn   string // of every published table; default "id"
 	Application string // application_name, default "reconciler"
 
-	// Handle makes a batch durable; nil means that it is. It is called by one goroutine, never concurrently. Its context outlives a
-	// cancelled Run by a few seconds, so that what is under way can end. After an error the same changes come again, on a new connection.
+	// Handle makes a batch durable; nil means that it is. It is called by one goroutine, never concurrently. Its context ends after a
+	// minute, and outlives a cancelled Run by a few seconds, so that what is under way can end. After an error the same changes come
+	// again, on a new connection: what is worth trying at once, as after a deadlock, Handle tries itself.
 	Handle func(ctx context.Context, b Batch) error
 
 	// OnSlotCreated is called whenever the slot has to be made anew (first start, lost, invalidated, dropped, failed over): the caller
@@ -74,8 +76,12 @@ type Config struct {
 // Batch is what was changed by one or more committed transactions, or by a part of a large one.
 // It is valid until Handle returns: its slices, not its strings, are used again.
 type Batch struct {
-	Changes     []Change  // in commit order; a key that was changed twice is there twice
-	Truncated   []string  // tables that were emptied, written as Change.Table
+	Changes   []Change // in commit order; a key that was changed twice is there twice
+	Truncated []string // tables that were emptied, written as Change.Table
+	// XIDs are the numbers of these transactions. A walsender sends a commit as soon as it is in the WAL, and that can be before other
+	// sessions see it (before it leaves the server's list of running transactions; with synchronous replication much before): who reads
+	// rows because of a batch must wait until its snapshot sees them, see pg_visible_in_snapshot.
+	XIDs        []uint32
 	First, Last time.Time // commit times of the oldest and the newest transaction, on the server's clock
 }
 
@@ -198,14 +204,24 @@ func (l *Listener) enter(ctx context.Context, now *status) {
 		now.err = last.err // still the reason
 	}
 	l.state.Store(now)
-	log := l.cfg.Log.With(slog.String("slot", l.cfg.Slot))
+	log := l.cfg.Log.With(slog.String(logSlot, l.cfg.Slot))
 	switch {
 	case now.err != nil && (last.err == nil || last.err.Error() != now.err.Error()):
-		log.WarnContext(ctx, "stream interrupted", slog.String("class", string(ErrorClass(now.err))), slog.Any("error", now.err))
+		log.WarnContext(ctx, "stream interrupted", slog.String(logClass, string(ErrorClass(now.err))), slog.Any(logError, now.err))
 	case now.connected && !last.connected:
-		log.InfoContext(ctx, "streaming", slog.String("from", LSN(l.confirmed.Load()).String()))
+		log.InfoContext(ctx, "streaming", slog.String(logPosition, LSN(l.confirmed.Load()).String()))
 	}
 }
+
+// The keys of log attributes.
+const (
+	logSlot     = "slot"
+	logClass    = "class"
+	logError    = "error"
+	logReason   = "reason"
+	logPosition = "position"
+	logSQLState = "sqlstate"
+)
 
 // Stats may be called at any time, by anyone.
 func (l *Listener) Stats() Stats {

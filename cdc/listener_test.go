@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
@@ -15,7 +16,7 @@ import (
 // TestVersions shows on every major that each kind of change arrives as its keys, whatever the table's replica identity and columns.
 func TestVersions(t *testing.T) {
 	t.Parallel()
-	for _, version := range pgtest.Versions() {
+	for _, version := range versions() {
 		t.Run("postgres="+version, func(t *testing.T) {
 			t.Parallel()
 			r := rigAt(t, pgtest.Server(t, sandbox.Options{Version: version}).URL())
@@ -74,8 +75,9 @@ func TestRestartLosesNothing(t *testing.T) {
 	e := r.listen(nil)
 	e.streams()
 	for _, key := range []string{"a", "b", "c", "d"} {
-		if err := e.stop(); err != nil {
-			t.Fatal(err)
+		began := time.Now()
+		if err := e.stop(); err != nil || time.Since(began) > closeTimeout {
+			t.Fatalf("stopped after %s: %v", time.Since(began), err)
 		}
 		r.exec(`INSERT INTO "Thing" VALUES ($1)`, key)
 		end := r.walEnd()
@@ -177,8 +179,8 @@ func TestLargeTransaction(t *testing.T) {
 		e := r.listen(func(cfg *Config) {
 			cfg.BatchKeys = limit
 			cfg.Handle = func(ctx context.Context, b Batch) error {
-				if len(b.Changes) > limit || b.First.IsZero() || b.Last.Before(b.First) {
-					t.Errorf("%d changes of %s to %s", len(b.Changes), b.First, b.Last)
+				if len(b.Changes) > limit || len(b.XIDs) != 1 || b.First.IsZero() || b.Last.Before(b.First) {
+					t.Errorf("%d changes of transactions %v, %s to %s", len(b.Changes), b.XIDs, b.First, b.Last)
 				}
 				if count += len(b.Changes); count >= stop {
 					close(enough)

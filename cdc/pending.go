@@ -18,21 +18,21 @@ type pending struct {
 	bytes int // of keys and table names in batch
 	end   LSN // end of the last commit in batch; 0 while it is only part of a transaction
 
-	open time.Time // commit time of the transaction whose rows are coming in; zero between transactions
+	open    time.Time // commit time of the transaction whose rows are coming in; zero between transactions
+	openXID uint32    // its number
 }
 
 func newPending(limit, limitBytes int) *pending {
 	return &pending{limit: limit, limitBytes: limitBytes, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
-// add appends one event and tells whether the batch is now full: then nothing may be read before there is room.
-// The batch is offered at a commit, and, for transactions that are larger than it, as soon as it is half full.
-func (p *pending) add(ev event) (full bool) {
+// add appends one event. The batch is offered at a commit, and, for transactions that are larger than it, as soon as it is half full.
+func (p *pending) add(ev event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch ev.kind {
 	case 'B':
-		p.open = ev.time
+		p.open, p.openXID = ev.time, ev.xid
 		p.stamp()
 	case 'C':
 		p.end, p.open = ev.end, time.Time{}
@@ -48,20 +48,20 @@ func (p *pending) add(ev event) (full bool) {
 	if ev.kind == 'C' || len(p.batch.Changes) >= p.limit/2 || p.bytes >= p.limitBytes/2 {
 		signal(p.ready)
 	}
-	return p.isFull()
 }
 
-func (p *pending) isFull() bool { return len(p.batch.Changes) >= p.limit || p.bytes >= p.limitBytes }
-
-// full tells whether nothing may be added.
+// full tells whether nothing more may be read until there is room.
 func (p *pending) full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.isFull()
+	return len(p.batch.Changes) >= p.limit || p.bytes >= p.limitBytes
 }
 
-// stamp puts the open transaction's time into the batch.
+// stamp puts the open transaction's number and time into the batch.
 func (p *pending) stamp() {
+	if !p.open.IsZero() {
+		p.batch.XIDs = append(p.batch.XIDs, p.openXID)
+	}
 	if p.batch.First.IsZero() {
 		p.batch.First = p.open
 	}
@@ -82,7 +82,7 @@ func (p *pending) take(spare Batch) (Batch, LSN) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	batch, end := p.batch, p.end
-	p.batch = Batch{Changes: spare.Changes[:0], Truncated: spare.Truncated[:0]}
+	p.batch = Batch{Changes: spare.Changes[:0], Truncated: spare.Truncated[:0], XIDs: spare.XIDs[:0]}
 	p.bytes, p.end = 0, 0
 	p.stamp() // an open transaction goes on in the next batch
 	signal(p.room)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -95,6 +96,11 @@ func publicationYounger(ctx context.Context, conn *pgx.Conn, publication, slot s
 	return younger, nil
 }
 
+// quotePublication writes a name as pgoutput wants it inside its option's literal: without double quotes it would be folded to lower case.
+func quotePublication(name string) string {
+	return strings.ReplaceAll(`"`+strings.ReplaceAll(name, `"`, `""`)+`"`, "'", "''")
+}
+
 var errPublicationChanged = &Error{Op: "watch the publication", Class: ClassSlotGone, Err: errors.New("it was changed")}
 
 // watchPublication returns when the publication is no longer what print says, or ctx ends. That it could not look is no finding:
@@ -111,7 +117,7 @@ func (l *Listener) watchPublication(ctx context.Context, print string) error {
 		now, err := l.lookAtPublication(ctx)
 		switch {
 		case err != nil:
-			l.cfg.Log.DebugContext(ctx, "publication not looked at", "error", err)
+			l.cfg.Log.DebugContext(ctx, "publication not looked at", logError, err)
 		case now != print:
 			return errPublicationChanged
 		}

@@ -13,6 +13,9 @@ import (
 // slotPatience bounds how long making a slot waits for the write transactions that are open, before it says whose they are.
 const slotPatience = 30 * time.Second
 
+// oldest is the first major version that has column lists.
+const oldest = 15
+
 // slotState is what the catalog says of our slot.
 type slotState struct {
 	plugin, kind, database string
@@ -70,11 +73,16 @@ func (l *Listener) prepare(ctx context.Context, conn *pgx.Conn) (now history, er
 
 func checkServer(ctx context.Context, conn *pgx.Conn) error {
 	var level string
+	var version int
 	var standby bool
-	if err := conn.QueryRow(ctx, `SELECT current_setting('wal_level'), pg_is_in_recovery()`).Scan(&level, &standby); err != nil {
+	if err := conn.QueryRow(ctx, `SELECT current_setting('wal_level'), current_setting('server_version_num')::int, pg_is_in_recovery()`).
+		Scan(&level, &version, &standby); err != nil {
 		return wrap("look at the server", err)
 	}
 	switch {
+	case version < oldest*10000:
+		return &Error{Op: "check the server", Class: ClassOperator, Err: fmt.Errorf("it is PostgreSQL %d", version/10000),
+			Hint: fmt.Sprintf("use PostgreSQL %d or newer: older ones cannot publish a key alone", oldest)}
 	case standby:
 		return &Error{Op: "check the server", Class: ClassWrongServer, Err: errors.New("it is a standby"), Hint: "the replication URL must lead to the primary"}
 	case level != "logical":
@@ -139,7 +147,7 @@ func (l *Listener) unusable(ctx context.Context, conn *pgx.Conn, slot *slotState
 // begins anew; so a slot with our name is one that the caller knows of.
 func (l *Listener) makeSlot(ctx context.Context, conn *pgx.Conn, old *slotState, reason string) (*slotState, error) {
 	name := l.cfg.Slot
-	l.cfg.Log.InfoContext(ctx, "making a new slot: nothing is known of the time before it", "slot", name, "reason", reason)
+	l.cfg.Log.InfoContext(ctx, "making a new slot: nothing is known of the time before it", logSlot, name, logReason, reason)
 	if old != nil {
 		if _, err := conn.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, name); err != nil {
 			return nil, wrap("drop the unusable slot", err)

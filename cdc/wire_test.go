@@ -16,8 +16,7 @@ import (
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 )
 
-// TestSilentServer: a connection that carries nothing any more, and reports no error either, is given up after wal_sender_timeout; the slot is
-// then still held by the server's side of it, until that gives up as well.
+// TestSilentServer: a connection that carries nothing any more, and reports no error either, is given up after wal_sender_timeout.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	r, _ := ownRig(t, sandbox.Options{})

@@ -1,4 +1,5 @@
-// Package labelstudio is a client of Label Studio's HTTP API (1.8 to 1.24).
+// Package labelstudio is a client of Label Studio's HTTP API. It is checked against Community 1.23.2, and reads what older and newer versions are known
+// to answer otherwise.
 //
 // It is written for a program that shares a Label Studio with people and must not lose what they do. Four rules follow from that.
 //

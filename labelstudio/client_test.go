@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -155,39 +156,46 @@ func TestOnePatchOneRequest(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]sandbox.Fault{
 		"cut before": {Kind: sandbox.FaultCut}, "cut after": {Kind: sandbox.FaultLost}, "done, but 502": {Kind: sandbox.FaultLost, Status: 502},
-		"503": {Kind: sandbox.FaultStatus, Status: 503}, "hangs": {Kind: sandbox.FaultHang}, "late": {Kind: sandbox.FaultLate, Delay: time.Second},
+		"503": {Kind: sandbox.FaultStatus, Status: 503}, "hangs": {Kind: sandbox.FaultHang}, "late": {Kind: sandbox.FaultLate, Delay: 2 * time.Second},
 	} {
-		s := standIn(t, sandbox.StandInOptions{})
-		task := s.AddTask(s.AddProject("x"), map[string]any{}, nil)
-		done := make(chan struct{}, 1)
-		s.OnPatch(func(int64, json.RawMessage) { done <- struct{}{} })
-		c := client(t, labelstudio.Options{URL: s.URL(), Token: s.Token(), WriteTimeout: 200 * time.Millisecond})
-		// Connections that could be used again, so that net/http had an occasion to repeat.
-		for range 3 {
-			if _, err := c.Task(t.Context(), task); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s.Faults(func(r *http.Request) sandbox.Fault {
-			if r.Method == http.MethodPatch {
-				return fault
-			}
-			return sandbox.Fault{}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			onePatch(t, fault)
 		})
-		_, err := c.PatchMeta(t.Context(), task, json.RawMessage(`{"done": true}`))
-		if err == nil || labelstudio.NotDone(err) || !labelstudio.Away(err) {
-			t.Errorf("%s: %v", name, err)
+	}
+}
+
+func onePatch(t *testing.T, fault sandbox.Fault) {
+	s := standIn(t, sandbox.StandInOptions{})
+	task := s.AddTask(s.AddProject("x"), map[string]any{}, nil)
+	done := make(chan struct{}, 1)
+	s.OnPatch(func(int64, json.RawMessage) { done <- struct{}{} })
+	c := client(t, labelstudio.Options{URL: s.URL(), Token: s.Token(), WriteTimeout: time.Second})
+	// Connections that could be used again, so that net/http had an occasion to repeat.
+	for range 3 {
+		if _, err := c.Task(t.Context(), task); err != nil {
+			t.Fatal(err)
 		}
-		effect := fault.Kind == sandbox.FaultLost || fault.Kind == sandbox.FaultLate
-		if effect {
-			<-done
+	}
+	s.Faults(func(r *http.Request) sandbox.Fault {
+		if r.Method == http.MethodPatch {
+			return fault
 		}
-		if after, _ := s.Task(task); bytes.Contains(after.Meta, []byte("done")) != effect {
-			t.Errorf("%s: meta %s", name, after.Meta)
-		}
-		if n := s.Requests()[labelstudio.OpTaskPatch]; n != 1 {
-			t.Errorf("%s: %d requests", name, n)
-		}
+		return sandbox.Fault{}
+	})
+	_, err := c.PatchMeta(t.Context(), task, json.RawMessage(`{"done": true}`))
+	if err == nil || labelstudio.NotDone(err) || !labelstudio.Away(err) {
+		t.Error(err)
+	}
+	effect := fault.Kind == sandbox.FaultLost || fault.Kind == sandbox.FaultLate
+	if effect {
+		<-done
+	}
+	if after, _ := s.Task(task); bytes.Contains(after.Meta, []byte("done")) != effect {
+		t.Errorf("meta %s", after.Meta)
+	}
+	if n := s.Requests()[labelstudio.OpTaskPatch]; n != 1 {
+		t.Errorf("%d requests", n)
 	}
 }
 
@@ -261,8 +269,10 @@ func TestRequest(t *testing.T) {
 	t.Parallel()
 	var got []string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body := new(bytes.Buffer)
-		body.ReadFrom(r.Body)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
 		got = append(got, fmt.Sprintf("%s %s %s %s %q", r.Method, r.URL.Path, r.Header.Get("Authorization"), r.Header.Get("Cookie"), body))
 		w.Header().Set("Set-Cookie", "sessionid=x; Path=/")
 		fmt.Fprint(w, `{"id": 7}`)
@@ -289,7 +299,7 @@ func TestWritesTakeTurns(t *testing.T) {
 	t.Parallel()
 	s := standIn(t, sandbox.StandInOptions{})
 	task := s.AddTask(s.AddProject("x"), map[string]any{}, nil)
-	c := client(t, labelstudio.Options{URL: s.URL(), Token: s.Token(), WriteTimeout: 300 * time.Millisecond})
+	c := client(t, labelstudio.Options{URL: s.URL(), Token: s.Token(), WriteTimeout: 2 * time.Second})
 	arrived := make(chan struct{})
 	s.Faults(func(*http.Request) sandbox.Fault {
 		arrived <- struct{}{}
@@ -306,7 +316,7 @@ func TestWritesTakeTurns(t *testing.T) {
 	if _, err := c.PatchMeta(ctx, task, json.RawMessage(`2`)); !labelstudio.NotDone(err) || labelstudio.Away(err) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the one that waited: %v", err)
 	}
-	if err := <-slow; labelstudio.NotDone(err) || !labelstudio.Away(err) || !strings.Contains(err.Error(), "no answer within 300ms") {
+	if err := <-slow; labelstudio.NotDone(err) || !labelstudio.Away(err) || !strings.Contains(err.Error(), "no answer within 2s") {
 		t.Errorf("the one that was sent: %v", err)
 	}
 	if n := s.Requests()[labelstudio.OpTaskPatch]; n != 1 {
@@ -372,5 +382,34 @@ func TestObserve(t *testing.T) {
 	}
 	if want := []string{"token_refresh 200", "task_patch 200", "task none"}; !slices.Equal(seen, want) {
 		t.Errorf("observed %q, want %q", seen, want)
+	}
+}
+
+// TestHints: what a person can mend says how.
+func TestHints(t *testing.T) {
+	t.Parallel()
+	detail := func(text string) string {
+		return `{"id": "c7d51504-1eb1-45b6-a33b-dfd0a58bd443", "detail": "` + text + `"}`
+	}
+	for _, c := range []struct {
+		status     int
+		body, hint string
+	}{
+		{401, detail("Invalid token."), "make a new one"},
+		{401, detail("Authentication token no longer valid: legacy token authentication has been disabled for this organization"), "use a personal access token"},
+		{403, detail("URL resolves to a reserved network address (block: 127.0.0.0/8)"), "SSRF_PROTECTION_ENABLED=false"},
+		{403, detail("You do not have permission to perform this action."), "give it the rights"},
+		{302, "", "set the URL to where it leads, https://labels.example.com"},
+		{404, "<html>", "check the URL and its path prefix"},
+	} {
+		url := answering(t, c.status, http.Header{"Location": {"https://labels.example.com/user/login/?next=x"}}, c.body)
+		_, err := client(t, labelstudio.Options{URL: url, Token: legacy}).CreateWebhook(t.Context(), labelstudio.Webhook{Project: 1, URL: "http://127.0.0.1/x"})
+		if err == nil || !strings.Contains(err.Error(), c.hint) {
+			t.Errorf("%d %s: %v", c.status, c.body, err)
+		}
+	}
+	_, err := client(t, labelstudio.Options{URL: "http://127.0.0.1:1/prefix", Token: legacy}).Whoami(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "is Label Studio running at http://127.0.0.1:1/prefix?") {
+		t.Error(err)
 	}
 }

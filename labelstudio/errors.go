@@ -30,8 +30,9 @@ type Error struct {
 	cut bool // the answer began and did not end
 }
 
+// Error tells status, detail, cause and hint; what was asked is told by the errors around it.
 func (e *Error) Error() string {
-	parts := []string{strings.ReplaceAll(string(e.Op), "_", " ")}
+	var parts []string
 	if e.Status != 0 {
 		parts = append(parts, fmt.Sprintf("status %d", e.Status))
 	}
@@ -102,8 +103,12 @@ func Away(err error) bool {
 
 // isListingRace recognises the 500 of a listing one of whose tasks was deleted while it was put together: its detail is that task's id.
 func isListingRace(e *Error) bool {
-	_, err := strconv.ParseInt(strings.Trim(e.Detail, "'"), 10, 64)
-	return e.Status == http.StatusInternalServerError && err == nil
+	switch e.Op {
+	case OpTasksByID, OpTasksFind, OpTasksAfter, OpTasksChanged:
+		_, err := strconv.ParseInt(strings.Trim(e.Detail, "'"), 10, 64)
+		return e.Status == http.StatusInternalServerError && err == nil
+	}
+	return false
 }
 
 // notSent is for a request that failed before it could be made.
@@ -115,7 +120,7 @@ func notSent(op Operation, err error) error {
 	// A copy: the others who waited for the same refresh have the original.
 	before := *e
 	before.NotSent = true
-	return fmt.Errorf("get a token to %s: %w", strings.ReplaceAll(string(op), "_", " "), &before)
+	return fmt.Errorf("get an access token: %w", &before)
 }
 
 // undecodable is a 2xx answer that could not be read for what it should be.
@@ -131,7 +136,7 @@ func withoutText(err error) error {
 	case errors.As(err, &wrongType):
 		return fmt.Errorf("json: %s is no %s (at byte %d)", wrongType.Field, wrongType.Type, wrongType.Offset)
 	case errors.As(err, &wrongTime):
-		return errors.New("json: a time is none")
+		return errors.New("json: what should be a time is none")
 	}
 	return err
 }

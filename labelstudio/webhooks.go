@@ -3,6 +3,7 @@ package labelstudio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -97,20 +98,20 @@ func webhookPath(id int64) string { return "/api/webhooks/" + strconv.FormatInt(
 func CheckWebhookURL(text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		return fmt.Errorf("a webhook's URL must begin with http:// or https:// and a host")
+		return errors.New("a webhook's URL must begin with http:// or https:// and a host")
 	}
 	host := u.Hostname()
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if ip.Is6() {
-			return fmt.Errorf("Label Studio accepts the IPv6 address [%s] and never sends there: use a name or an IPv4 address", host)
+			return fmt.Errorf("the IPv6 address [%s] is accepted by Label Studio and never sent to: use a name or an IPv4 address", host)
 		}
 		return nil
 	}
 	if host != "localhost" && !strings.Contains(strings.TrimSuffix(host, "."), ".") {
-		return fmt.Errorf("Label Studio refuses the host %q, which has one label: use a name with a dot or an IPv4 address", host)
+		return fmt.Errorf("the host %q has one label, which Label Studio refuses: use a name with a dot or an IPv4 address", host)
 	}
 	if strings.Contains(host, "_") {
-		return fmt.Errorf("Label Studio refuses the host %q for its underscore", host)
+		return fmt.Errorf("the host %q has an underscore, which Label Studio refuses: use another name or an IPv4 address", host)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -43,7 +44,12 @@ func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 		out.forgetRow(c, st)
 	}
 	edges := t.see(&out, c, st, s)
-	if st.row == nil { // a task whose conquest is not there, or not any more: nothing to decide
+	if st.row == nil { // tasks whose conquest is not there, or not any more: seen, and nothing to decide
+		for _, e := range edges {
+			stored := e.stored
+			t.rememberTask(&stored, e, star.Outcome{})
+			out.store(stored, e.stored)
+		}
 		out.ends = []ledger.End{success(c)}
 		return out
 	}
@@ -52,7 +58,7 @@ func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 		looks[i] = e.look
 	}
 	d := star.Decide(resultOf(st.row), starHub(st.hub), looks)
-	t.remember(&out, c, st, edges, d, s.searched && c.Search)
+	t.remember(&out, c, st, edges, d, c.Search && s.unsearched == nil)
 	if out.write.end = out.end(c, s, edges, d); len(out.write.patches) == 0 {
 		out.ends = []ledger.End{out.write.end}
 	}
@@ -204,10 +210,7 @@ func (t *Turner) rememberEdge(out *decided, c ledger.Claim, st *state, e seen, d
 		out.write.patches = append(out.write.patches, patch{task: e.task, value: o.Intent.Value,
 			attempt: string(o.Intent.Attempt), notes: st.row.Notes})
 	}
-	if !sameEdge(stored, e.stored) {
-		out.edges = slices.DeleteFunc(out.edges, func(f ledger.Edge) bool { return f.Task == stored.Task })
-		out.edges = append(out.edges, stored)
-	}
+	out.store(stored, e.stored)
 	if o.Said == star.Absent && !o.Write && (!o.Held || e.stored.Held != nil) {
 		return
 	}
@@ -226,6 +229,14 @@ func (t *Turner) rememberEdge(out *decided, c ledger.Claim, st *state, e seen, d
 		rec.Intent, rec.Attempt = &o.Intent.Value, stored.IntentAttempt
 	}
 	out.audit = append(out.audit, rec)
+}
+
+// store writes an edge where that changes anything: a pass at rest writes nothing.
+func (d *decided) store(e, was ledger.Edge) {
+	if !sameEdge(e, was) {
+		d.edges = slices.DeleteFunc(d.edges, func(f ledger.Edge) bool { return f.Task == e.Task })
+		d.edges = append(d.edges, e)
+	}
 }
 
 // held is what was seen when a first contact was held: what a person's click settles.
@@ -263,7 +274,7 @@ func (t *Turner) rememberTask(stored *ledger.Edge, e seen, o star.Outcome) {
 	}
 }
 
-// sameEdge tells whether storing would change anything: a pass at rest writes nothing.
+// sameEdge tells whether two edges are stored alike.
 func sameEdge(a, b ledger.Edge) bool {
 	heldSame := sameHeld(a.Held, b.Held)
 	timesSame := sameTime(a.TaskCreatedAt, b.TaskCreatedAt) && sameTime(a.TaskUpdatedAt, b.TaskUpdatedAt)
@@ -349,17 +360,14 @@ func (t *Turner) carried(ctx context.Context, c ledger.Claim, to metrics.Directi
 	t.Log.LogAttrs(ctx, slog.LevelInfo, "carried", slog.String(logKey, c.Key), slog.String(logTo, string(to)), slog.Duration(logTook, took))
 }
 
-var (
-	errSearch = errors.New("look up its task")
-	errUnseen = errors.New("a task that was linked meanwhile is not read yet")
-)
+var errUnseen = errors.New("a task that was linked meanwhile is not read yet")
 
 // end says how the turn of a key ends, as far as S3 knows. Where a PATCH is to come
 // its end waits for that: see patchAll.
 func (d *decided) end(c ledger.Claim, s *sights, edges []seen, decision star.Decision) ledger.End {
 	e := success(c)
-	if c.Search && !s.searched {
-		e = s.unreadEnd(c, errSearch)
+	if c.Search && s.unsearched != nil {
+		e = s.unreadEnd(c, fmt.Errorf("look up its task: %w", s.unsearched))
 	}
 	for i, edge := range edges {
 		switch {
@@ -368,6 +376,10 @@ func (d *decided) end(c ledger.Claim, s *sights, edges []seen, decision star.Dec
 		case edge.look.Sight == star.Unread || decision.Edges[i].Open:
 			e = sooner(e, s.unreadEnd(c, s.errs[edge.stored.Task]))
 		}
+	}
+	if slices.ContainsFunc(decision.Edges, func(o star.Outcome) bool { return o.Reason == star.Worked || o.Reason == star.Reversed }) {
+		look := lookAgain.Seconds() // a PATCH whose answer was lost: its S6 is still to come
+		e.Look = &look
 	}
 	return e
 }

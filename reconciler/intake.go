@@ -24,7 +24,7 @@ type Intake struct {
 func (in *Intake) Stream(ctx context.Context, b cdc.Batch) error {
 	for _, table := range b.Truncated {
 		if table == TableConquest {
-			return in.All(ctx)
+			return in.all(ctx, b.XIDs)
 		}
 	}
 	keys := make([]string, 0, len(b.Changes))
@@ -33,7 +33,7 @@ func (in *Intake) Stream(ctx context.Context, b cdc.Batch) error {
 			keys = append(keys, c.Key)
 		}
 	}
-	n, err := in.Ledger.EnqueueChanged(ctx, keys, ledger.FromWAL)
+	n, err := in.Ledger.EnqueueChanged(ctx, keys, b.XIDs, ledger.FromWAL)
 	in.count(metrics.WAL, n)
 	return err
 }
@@ -41,10 +41,17 @@ func (in *Intake) Stream(ctx context.Context, b cdc.Batch) error {
 // All compares every row with its hub, since news of some were lost: the slot is a
 // new one, or the table was emptied. A change that comes while it runs is in the
 // stream.
-func (in *Intake) All(ctx context.Context) error {
-	n, err := in.Ledger.EnqueueDifferent(ctx, ledger.FromDiff)
-	in.count(metrics.Diff, n)
-	return err
+func (in *Intake) All(ctx context.Context) error { return in.all(ctx, nil) }
+
+// allPage is how many keys are compared in one statement.
+const allPage = 5000
+
+func (in *Intake) all(ctx context.Context, by []uint32) error {
+	return in.Ledger.EveryKey(ctx, allPage, func(keys []string) error {
+		n, err := in.Ledger.EnqueueChanged(ctx, keys, by, ledger.FromDiff)
+		in.count(metrics.Diff, n)
+		return err
+	})
 }
 
 func (in *Intake) count(from metrics.Source, n int) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -13,11 +14,11 @@ import (
 
 // sights is what a pass saw of the tasks of its keys.
 type sights struct {
-	tasks    map[int64]sight
-	missing  map[int64]bool // 404, its project being readable
-	errs     map[int64]error
-	searched bool  // the conquests without a task were looked up, whatever was found
-	away     error // Label Studio as a whole was of no use
+	tasks      map[int64]sight
+	missing    map[int64]bool // 404, its project being readable
+	errs       map[int64]error
+	unsearched error // the conquests without a task were not looked up everywhere
+	away       error // Label Studio as a whole was of no use
 }
 
 // sight is one task as it was read.
@@ -26,13 +27,19 @@ type sight struct {
 	at time.Time // before it was asked for
 }
 
+// note takes in how the search ended.
 func (s *sights) note(err error) {
-	switch {
-	case err == nil:
-		s.searched = true
-	case labelstudio.Away(err):
+	s.unsearched = err
+	if isAway(err) {
 		s.away = fmt.Errorf("%w: %w", errAway, err)
 	}
+}
+
+// isAway tells whether an error concerns Label Studio as a whole. What is forbidden
+// may be so for one project alone.
+func isAway(err error) bool {
+	var e *labelstudio.Error
+	return labelstudio.Away(err) && !(errors.As(err, &e) && e.Status == http.StatusForbidden)
 }
 
 // unread notes tasks that could not be read.
@@ -40,7 +47,7 @@ func (s *sights) unread(ids []int64, err error) {
 	for _, id := range ids {
 		s.errs[id] = err
 	}
-	if labelstudio.Away(err) {
+	if isAway(err) {
 		s.away = fmt.Errorf("%w: %w", errAway, err)
 	}
 }
@@ -59,8 +66,12 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 	for _, l := range found {
 		byProject[l.Project] = append(byProject[l.Project], l.Task)
 	}
+	start := time.Now()
 	for project, ids := range byProject {
 		t.lookProject(ctx, s, project, ids)
+	}
+	if len(s.tasks) > 0 {
+		follow(&t.pace.read, time.Since(start))
 	}
 	t.meet(ctx, s)
 	return s
@@ -149,16 +160,21 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 		return nil, err
 	}
 	var links []ledger.Link
+	var failed error // one project that cannot be searched hides no task of another
 	for _, p := range projects {
 		for _, field := range []string{"conquest_id", "id"} {
 			tasks, err := t.studio.FindTasks(ctx, p, field, keys)
 			if err != nil {
-				return nil, err
+				failed = errors.Join(failed, err)
+				break
 			}
 			links = append(links, linksOf(p, tasks)...)
 		}
+		if isAway(failed) {
+			break
+		}
 	}
-	return links, t.ledger.Link(ctx, links, t.Initial)
+	return links, errors.Join(failed, t.ledger.Link(ctx, links, t.Initial))
 }
 
 // linksOf says which conquests tasks belong to.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -43,13 +44,24 @@ type Passes struct {
 	GroundTruth bool          // RECONCILER_GROUND_TRUTH
 	Projects    []int64       // LABEL_STUDIO_PROJECTS, empty for all
 
-	poke chan struct{}
+	poke   chan struct{}
+	linked chan struct{}
+	once   sync.Once
 }
 
 // NewPasses returns p, ready to run.
-func NewPasses(p Passes) *Passes {
-	p.poke = make(chan struct{}, 1)
-	return &p
+func NewPasses(p *Passes) *Passes {
+	p.poke, p.linked = make(chan struct{}, 1), make(chan struct{})
+	return p
+}
+
+// Ready is closed when turns may begin: at once, but where first contact depends on
+// the other tasks of a key it is when every task was linked.
+func (p *Passes) Ready() <-chan struct{} {
+	if p.Initial != "labelstudio" {
+		p.once.Do(func() { close(p.linked) })
+	}
+	return p.linked
 }
 
 // Poke makes the next incremental pass start now: a webhook said that something
@@ -105,43 +117,87 @@ func (p *Passes) wait(ctx context.Context, nextFull time.Time) {
 }
 
 // changes is the incremental pass: tasks whose updated_at is at or after what was
-// seen last. A project that was never gone through is gone through whole.
+// seen last. Projects that were never gone through are linked whole first, all of
+// them before any of their keys is turned.
 func (p *Passes) changes(ctx context.Context) error {
-	return p.each(ctx, func(project int64, known ledger.Project) error {
-		if known.FullAt == nil {
-			return p.whole(ctx, project)
+	ids, known, err := p.list(ctx)
+	if err != nil {
+		return err
+	}
+	var first, later []int64
+	for _, id := range ids {
+		if known[id].FullAt == nil {
+			first = append(first, id)
+		} else {
+			later = append(later, id)
 		}
-		return p.since(ctx, project, *known.Watermark)
-	})
+	}
+	if err := p.meet(ctx, first); err != nil {
+		return err
+	}
+	p.once.Do(func() { close(p.linked) })
+	return p.each(ctx, later, func(id int64) error { return p.since(ctx, id, *known[id].Watermark) })
 }
 
 // everything is the full pass: every task and every row.
 func (p *Passes) everything(ctx context.Context) error {
-	err := p.each(ctx, func(project int64, _ ledger.Project) error { return p.whole(ctx, project) })
+	ids, _, err := p.list(ctx)
+	if err == nil {
+		err = p.each(ctx, ids, func(id int64) error { return p.whole(ctx, id) })
+	}
 	return errors.Join(err, p.Intake.All(ctx))
 }
 
-// each goes through the projects that are ours. One that fails keeps no other from
-// its pass, unless Label Studio is away.
-func (p *Passes) each(ctx context.Context, pass func(int64, ledger.Project) error) error {
+// list returns the projects that are ours, and how far the passes have got in them.
+func (p *Passes) list(ctx context.Context) ([]int64, map[int64]ledger.Project, error) {
 	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	known, err := p.Ledger.Projects(ctx)
-	if err != nil {
-		return err
-	}
+	return ids, known, err
+}
+
+// each goes through projects. One that fails keeps no other from its pass, unless
+// Label Studio is away.
+func (p *Passes) each(ctx context.Context, ids []int64, pass func(int64) error) error {
 	var all error
 	for _, id := range ids {
-		if err := pass(id, known[id]); err != nil {
+		if err := pass(id); err != nil {
 			all = errors.Join(all, fmt.Errorf("project %d: %w", id, err))
-			if labelstudio.Away(err) || ctx.Err() != nil {
+			if isAway(err) || ctx.Err() != nil {
 				break
 			}
 		}
 	}
 	return all
+}
+
+// meet is the first pass over projects: link every task, then turn their keys.
+func (p *Passes) meet(ctx context.Context, projects []int64) error {
+	if len(projects) == 0 {
+		return nil
+	}
+	start, found := time.Now(), 0
+	err := p.each(ctx, projects, func(project int64) error {
+		return pages(fullPage, func(after int64) ([]labelstudio.Task, int, error) {
+			tasks, total, err := p.Studio.TasksAfter(ctx, project, after, fullPage)
+			if err != nil {
+				return nil, 0, err
+			}
+			found += len(tasks)
+			return tasks, total, p.Ledger.Link(ctx, linksOf(project, tasks), p.Initial)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	n, err := p.Ledger.EnqueueMet(ctx, projects, start.Add(-skew))
+	p.Intake.count(metrics.Diff, n)
+	if err == nil {
+		p.Log.InfoContext(ctx, "new projects were read", "projects", projects, "tasks", found, logKeys, n, logTook, time.Since(start))
+	}
+	return err
 }
 
 // errShort is a listing that is shorter than it says itself: nothing may be

@@ -50,7 +50,7 @@ func (t *Turner) patchAll(ctx context.Context, all []writes) error {
 				answer, err = t.patch(ctx, w, p)
 			}
 			end = t.patched(ctx, &b, w, p, answer, err, end)
-			if err != nil && labelstudio.Away(err) {
+			if err != nil && isAway(err) {
 				away = fmt.Errorf("%w: %w", errAway, err)
 			}
 		}
@@ -82,7 +82,7 @@ func (t *Turner) patch(ctx context.Context, w writes, p patch) (*labelstudio.Tas
 	answer, err := t.studio.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)
 	t.Step("S4")
 	if err == nil {
-		t.pace.took(time.Since(start))
+		follow(&t.pace.write, time.Since(start))
 	}
 	if err == nil && !carries(answer.Meta, p) {
 		err = errors.New("the answer does not carry what was written")
@@ -100,6 +100,7 @@ func carries(meta json.RawMessage, p patch) bool {
 // What is not known to be over stays as it is: the key is looked at again at once.
 func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, answer *labelstudio.Task, err error, end ledger.End) ledger.End {
 	if err == nil {
+		b.any = true
 		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt, Worked: true, UpdatedAt: &answer.UpdatedAt})
 		b.after = append(b.after, func() { t.carried(ctx, w.claim, metrics.ToLabelStudio) })
 		look := lookAgain.Seconds()
@@ -111,9 +112,12 @@ func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, an
 		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt})
 	}
 	again := later(w.claim, 0)
+	if errors.Is(err, errStale) && !b.any {
+		again = failed(w.claim, err) // reading alone took too long: at once would be no better
+	}
 	if !unsent {
 		b.after = append(b.after, func() { t.Metrics.Sync.With(metrics.ToLabelStudio, metrics.Failure).Inc() })
-		if labelstudio.NotDone(err) && !labelstudio.Away(err) {
+		if labelstudio.NotDone(err) && !isAway(err) {
 			again = failed(w.claim, err)
 		}
 		text := shorten(err.Error())
@@ -129,6 +133,7 @@ type settling struct {
 	ends    []ledger.End
 	after   []func()
 	since   time.Time
+	any     bool // PATCH of this turn was sent in time
 }
 
 // settle is S5. It is tried also after a stop: what is known saves the next turn a
@@ -143,23 +148,21 @@ func (b *settling) settle(ctx context.Context, t *Turner) error {
 		f()
 	}
 	t.Step("S5")
-	*b = settling{since: time.Now()}
+	*b = settling{since: time.Now(), any: b.any}
 	return nil
 }
 
-// pace is how long a PATCH takes these days, and so how many can be sent before
-// what was read for them is too old.
-type pace struct{ mean time.Duration }
+// pace is how long reading and writing take these days, and so how many PATCHes can
+// be sent before what was read for them is too old.
+type pace struct{ read, write time.Duration }
 
-// The first guess is that of a Label Studio that was measured; a fast one is soon found out.
+// firstPace is that of a Label Studio that was measured; a fast one is soon found out.
 const firstPace = 120 * time.Millisecond
 
-func (p *pace) took(d time.Duration) {
-	if p.mean == 0 {
-		p.mean = firstPace
-	}
-	p.mean += (d - p.mean) / 8
-}
+func newPace() pace { return pace{read: firstPace, write: firstPace} }
+
+// follow moves a mean towards what was just measured.
+func follow(mean *time.Duration, took time.Duration) { *mean += (took - *mean) / 8 }
 
 // The bounds of a turn's keys: one, so that it goes on with a Label Studio however
 // slow, and as many as one transaction should lock.
@@ -170,10 +173,6 @@ const (
 
 // keys is how many keys a turn should take: their PATCHes fit into maxAge, with a
 // sixth of it to spare.
-func (p *pace) keys() int {
-	mean := p.mean
-	if mean == 0 {
-		mean = firstPace
-	}
-	return min(maxKeys, max(minKeys, int(maxAge*5/6/max(mean, time.Microsecond))))
+func (p pace) keys() int {
+	return min(maxKeys, max(minKeys, int((maxAge*5/6-p.read)/max(p.write, time.Microsecond))))
 }

@@ -31,7 +31,7 @@ const (
 	settleTimeout = 5 * time.Second
 )
 
-// Options are what a Turner needs. All but Evaluator, Projects and Step are required.
+// Options are what a Turner needs. Evaluator, Projects, Ready and Step may be nil.
 type Options struct {
 	Ledger  *ledger.Ledger
 	Studio  *labelstudio.Client
@@ -43,6 +43,10 @@ type Options struct {
 	GroundTruth bool          // RECONCILER_GROUND_TRUTH
 	Evaluator   *string       // RECONCILER_UNKNOWN_EVALUATOR
 	Projects    []int64       // LABEL_STUDIO_PROJECTS, empty for all
+
+	// Ready is closed when turns may begin. Where a bare VICTORY is to become PENDING
+	// that is when every task is linked: one that is not would have no say.
+	Ready <-chan struct{}
 
 	// Step is called between the steps of a turn, with the name of the one that is
 	// done. A test ends the process there. Nil: nothing.
@@ -66,7 +70,12 @@ func NewTurner(o Options) *Turner {
 	if o.Step == nil {
 		o.Step = func(string) {}
 	}
-	return &Turner{Options: o, ledger: o.Ledger, studio: o.Studio}
+	if o.Ready == nil {
+		ready := make(chan struct{})
+		close(ready)
+		o.Ready = ready
+	}
+	return &Turner{Options: o, ledger: o.Ledger, studio: o.Studio, pace: newPace()}
 }
 
 func (t *Turner) initial() string { return t.Initial }

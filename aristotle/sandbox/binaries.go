@@ -3,12 +3,8 @@ package sandbox
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,7 +95,13 @@ func binaries(ctx context.Context, version, cache string, log func(string)) (pre
 	if isDir(prefix) {
 		return prefix, nil
 	}
-	if err := fetch(ctx, platform, exact, prefix, log); err != nil {
+	source := archive{url: archiveURL(platform, exact), sha256: pins[platform+" "+exact]}
+	if source.sha256 == "" {
+		log(fmt.Sprintf("PostgreSQL %s for %s: no checksum is pinned in this program, only the one published beside the archive is compared", exact, platform))
+	}
+	if err := source.install(ctx, prefix, func(size int64) {
+		log(fmt.Sprintf("PostgreSQL %s: downloading %.1f MB from the Maven repository into %s, once", exact, float64(size)/1e6, cache))
+	}); err != nil {
 		return "", fmt.Errorf("fetch PostgreSQL %s: %w", exact, err)
 	}
 	return prefix, nil
@@ -124,6 +126,9 @@ func checkInstalled(ctx context.Context, prefix, wanted string) error {
 
 // platform names this machine the way the archives do.
 func platform() (string, error) {
+	if _, err := os.Stat("/etc/alpine-release"); err == nil {
+		return "", fmt.Errorf("the archives are not for Alpine's C library: %w", ErrUnavailable)
+	}
 	switch runtime.GOOS + "/" + runtime.GOARCH {
 	case "linux/amd64", "darwin/amd64":
 		return runtime.GOOS + "-amd64", nil
@@ -133,95 +138,12 @@ func platform() (string, error) {
 	return "", fmt.Errorf("%s/%s has no archive: %w", runtime.GOOS, runtime.GOARCH, ErrUnavailable)
 }
 
-// fetch downloads, checks and unpacks one version. Nothing of it is run before the check, and prefix appears at once and
-// whole (a rename), so that a crash anywhere in here leaves at most a temporary folder.
-func fetch(ctx context.Context, platform, version, prefix string, log func(string)) error {
-	work, err := os.MkdirTemp(filepath.Dir(prefix), "fetch-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-
-	url := archiveURL(platform, version)
-	want, pinned := pins[platform+" "+version]
-	if !pinned {
-		log(fmt.Sprintf("PostgreSQL %s for %s: no checksum is pinned in this program, only the one published beside the archive is compared", version, platform))
-		if want, err = published(ctx, url+".sha256"); err != nil {
-			return err
-		}
-	}
-	archive := filepath.Join(work, "archive.jar")
-	got, err := download(ctx, url, archive, func(size int64) {
-		log(fmt.Sprintf("PostgreSQL %s: downloading %.1f MB from the Maven repository into %s, once", version, float64(size)/1e6, filepath.Dir(prefix)))
-	})
-	if err != nil {
-		return err
-	}
-	if got != want {
-		return fmt.Errorf("the archive's SHA-256 is %s, expected is %s: it is not used", got, want)
-	}
-	tree := filepath.Join(work, "tree")
-	if err := unpack(archive, tree); err != nil {
-		return fmt.Errorf("unpack: %w", err)
-	}
-	return os.Rename(tree, prefix)
-}
-
 // archiveURL is where the archive is. The repository is the one that the embedded-postgres library is made for; it keeps the
 // address in an unexported field. We go there ourselves, since the library runs what it fetched without a pinned checksum.
 func archiveURL(platform, version string) string {
 	repository := reflect.ValueOf(embedded.DefaultConfig()).FieldByName("binaryRepositoryURL").String()
 	name := "embedded-postgres-binaries-" + platform
 	return fmt.Sprintf("%s/io/zonky/test/postgres/%s/%s/%s-%s.jar", repository, name, version, name, version)
-}
-
-func published(ctx context.Context, url string) (string, error) {
-	body, _, err := get(ctx, url)
-	if err != nil {
-		return "", err
-	}
-	defer body.Close()
-	text, err := io.ReadAll(io.LimitReader(body, 1024))
-	if err != nil {
-		return "", fmt.Errorf("read the published checksum: %w", err)
-	}
-	return strings.TrimSpace(string(text)), nil
-}
-
-// download stores url in file and returns its SHA-256 in hexadecimal.
-func download(ctx context.Context, url, file string, begin func(size int64)) (string, error) {
-	body, size, err := get(ctx, url)
-	if err != nil {
-		return "", err
-	}
-	defer body.Close()
-	begin(size)
-	f, err := os.Create(file)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.New()
-	_, err = io.Copy(io.MultiWriter(f, sum), body)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return "", fmt.Errorf("download: %w", err)
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-func get(ctx context.Context, url string) (body io.ReadCloser, size int64, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
-		return nil, 0, fmt.Errorf("%w: the repository answers %s", ErrUnavailable, resp.Status)
-	}
-	return resp.Body, resp.ContentLength, nil
 }
 
 func isDir(path string) bool {

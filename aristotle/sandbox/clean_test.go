@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	osexec "os/exec"
@@ -36,8 +37,8 @@ func parent() {
 	select {}
 }
 
-// startParent runs such a program with a cache of its own, as another user where uid says so, and returns when its server is up.
-func startParent(t *testing.T, cache string, uid int) *osexec.Cmd {
+// launchParent runs such a program with a cache of its own, as another user where uid says so.
+func launchParent(t *testing.T, cache string, uid int) (cmd *osexec.Cmd, stdout io.Reader) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -46,7 +47,7 @@ func startParent(t *testing.T, cache string, uid int) *osexec.Cmd {
 	if _, err := os.Stat("/proc/self/exe"); err == nil {
 		self = "/proc/self/exe" // another user cannot enter the folder that `go test` builds into
 	}
-	cmd := osexec.CommandContext(t.Context(), self)
+	cmd = osexec.CommandContext(t.Context(), self)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), asParent+"=1", "RECONCILER_SANDBOX_CACHE="+cache)
 	cmd.Stderr = os.Stderr
@@ -64,6 +65,13 @@ func startParent(t *testing.T, cache string, uid int) *osexec.Cmd {
 		_ = cmd.Process.Kill() // mostly dead by then
 		_ = cmd.Wait()
 	})
+	return cmd, out
+}
+
+// startParent returns when the program's server is up.
+func startParent(t *testing.T, cache string, uid int) *osexec.Cmd {
+	t.Helper()
+	cmd, out := launchParent(t, cache, uid)
 	var url string
 	if err := json.NewDecoder(out).Decode(&url); err != nil {
 		t.Fatal("the program did not start its server:", err)
@@ -98,6 +106,24 @@ func TestKilledParentLeavesNothing(t *testing.T) {
 			eventually(t, "folder goes", func() bool { return len(folders(t, cache)) == 0 })
 		})
 	}
+}
+
+// A program that dies while its server starts finds nobody to tell, and still nothing stays.
+func TestKilledWhileStarting(t *testing.T) {
+	needsProc(t)
+	t.Parallel()
+	cache := newCache(t, 0)
+	cmd, _ := launchParent(t, cache, 0)
+	var family []int
+	eventually(t, "initdb begins", func() bool {
+		family = descendants(t, cmd.Process.Pid)
+		return len(family) >= 2 // the supervisor and initdb
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "folder goes", func() bool { return len(folders(t, cache)) == 0 })
+	eventually(t, "processes end", func() bool { return !anyAlive(family) })
 }
 
 // Where the supervisor is killed as well the kernel ends the server, and the next start sweeps the folder away, but never one that is in use.

@@ -7,7 +7,8 @@
 // removes its folder. Should the supervisor be killed as well, the kernel takes the server down with it (Linux; elsewhere the
 // server ends within a minute of losing its folder), and the next Start of anybody sweeps the folder away.
 //
-// PostgreSQL refuses to run as root. As root, the supervisor and the server run as uid 65534 instead.
+// PostgreSQL refuses to run as root. As root, initdb and the server run as uid 65534 instead, who must be able to reach the cache folder:
+// root's home is no place for it.
 //
 // Where the binaries come from, in this order:
 //

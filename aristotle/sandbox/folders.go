@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// nobody is who the server runs as when we are root.
+// nobody is the user and the group that the server runs as when we are root.
 const nobody = 65534
 
 // cacheFolder finds (and makes) the folder for binaries and for the data of running servers. As root it must be a place that
@@ -31,7 +31,18 @@ func cacheFolder() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, os.MkdirAll(dir, 0o755)
+	return dir, passable(dir)
+}
+
+// passable makes a folder, if it is not there, that uid 65534 can pass through whatever the umask is.
+func passable(dir string) error {
+	if isDir(dir) {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
 }
 
 // newFolder makes the folder of one server, cache/run/N, and takes the lock in it, which the supervisor inherits and holds for its
@@ -44,10 +55,7 @@ func newFolder(ctx context.Context, cache string, log func(string)) (dir string,
 	}
 	defer unlock()
 	run := filepath.Join(cache, "run")
-	if err := os.MkdirAll(run, 0o711); err != nil {
-		return "", nil, err
-	}
-	if err := own(run); err != nil { // the supervisor removes entries of it
+	if err := passable(run); err != nil {
 		return "", nil, err
 	}
 	if err := sweep(run); err != nil {

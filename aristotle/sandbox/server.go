@@ -93,9 +93,6 @@ func (s *Server) launch(lock *os.File) error {
 	cmd.Env = []string{supervisorMark + "=1"}
 	cmd.ExtraFiles = []*os.File{lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a ^C at the terminal is for the program, which then stops us
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-	}
 	// Not our own stderr: `go test` waits for all who hold it, and a killed test must not wait for the clean-up.
 	stderr, err := os.Create(filepath.Join(s.dir, "supervisor.log"))
 	if err != nil {
@@ -118,7 +115,8 @@ func (s *Server) launch(lock *os.File) error {
 	return nil
 }
 
-// call sends one request and waits for its reply, in which the server's port is. When ctx ends first the conversation is broken off, and with it the server.
+// call sends one request and waits for its reply, which tells the server's port. When ctx ends first the conversation is broken
+// off, and the server with it.
 func (s *Server) call(ctx context.Context, req request) (port int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,15 +8,16 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/xi2/xz"
 )
 
 // unpack makes the folder tree out of an archive: a zip that holds one .txz, which holds the installation. os.Root keeps
-// every entry inside the folder.
-func unpack(archive, tree string) error {
-	outer, err := zip.OpenReader(archive)
+// every entry inside the folder, also where a link of the archive leads out.
+func unpack(jar, tree string) error {
+	outer, err := zip.OpenReader(jar)
 	if err != nil {
 		return err
 	}
@@ -66,6 +67,9 @@ func unpackTar(r io.Reader, tree string) error {
 
 func unpackEntry(root *os.Root, entry *tar.Header, content io.Reader) error {
 	name := path.Clean(entry.Name)
+	if !filepath.IsLocal(name) {
+		return errors.New("the name leads outside")
+	}
 	if entry.Typeflag == tar.TypeDir {
 		return mkdirs(root, name)
 	}

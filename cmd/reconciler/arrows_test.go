@@ -33,9 +33,10 @@ func arrows() map[string][]string {
 		"aristotle":   {"metrics"},
 		"metrics":     {},
 		// Servers for the demo and for tests; each knows only the side that it stands for.
-		"aristotle/sandbox":        {"aristotle"},
-		"aristotle/sandbox/pgtest": {"aristotle/sandbox"},
-		"labelstudio/sandbox":      {"labelstudio", "aristotle/sandbox"}, // the real Label Studio needs a PostgreSQL of its own
+		"aristotle/sandbox":          {"aristotle"},
+		"aristotle/sandbox/pgtest":   {"aristotle/sandbox"},
+		"labelstudio/sandbox":        {"labelstudio"},
+		"labelstudio/sandbox/lstest": {"labelstudio/sandbox"},
 	}
 }
 

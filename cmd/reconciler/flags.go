@@ -69,6 +69,16 @@ func (fs *flagSource) addTo(k *kong.Kong) error {
 	return nil
 }
 
+// help is for [kong.Help]. Without a command it leaves the settings out, behind which the commands would be lost.
+func (fs *flagSource) help(options kong.HelpOptions, ctx *kong.Context) error {
+	if ctx.Selected() == nil {
+		for _, f := range fs.order {
+			f.Hidden = true
+		}
+	}
+	return kong.DefaultHelpPrinter(options, ctx)
+}
+
 // given are the texts of the flags that were on the command line, by variable name.
 func (fs *flagSource) given() map[string]string {
 	texts := map[string]string{}

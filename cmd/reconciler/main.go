@@ -52,8 +52,8 @@ func execute(ctx context.Context, cmds *commands, args []string) error {
 // parse reads args with kong and everything else with [load]. All problems of both come in one error.
 func parse(cmds *commands, args, environ []string) (*kong.Context, loaded, error) {
 	flags := newFlagSource(new(Config))
-	parser, err := kong.New(cmds, kong.Name("reconciler"), kong.PostBuild(flags.addTo),
-		kong.Description("Keeps VICTORY in Aristotle and the gold star in Label Studio equal."),
+	parser, err := kong.New(cmds, kong.Name("reconciler"), kong.PostBuild(flags.addTo), kong.Help(flags.help),
+		kong.Description("Keeps VICTORY in Aristotle and the gold star in Label Studio equal. `reconciler COMMAND --help` explains every setting."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}))
 	if err != nil {
 		return nil, loaded{}, fmt.Errorf("build the command line: %w", err)

@@ -14,7 +14,7 @@ import (
 // TestMain makes the test binary the program itself where it is called by the program's name, as the scripts do.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "reconciler" {
-		main()
+		program()
 		os.Exit(0)
 	}
 	pgtest.Main(m)

@@ -140,7 +140,7 @@ func (d *daemon) build() (err error) {
 	if err != nil {
 		return err
 	}
-	d.passes = reconciler.NewPasses(reconciler.Passes{
+	d.passes = reconciler.NewPasses(&reconciler.Passes{
 		Ledger: d.ledger, Intake: intake, Studio: d.studio, Metrics: d.metrics, Log: d.log,
 		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,
 		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: cfg.LabelStudioProjects,
@@ -152,7 +152,7 @@ func (d *daemon) build() (err error) {
 	d.turner = reconciler.NewTurner(reconciler.Options{
 		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Step: d.step,
 		Deadline: cfg.LabelStudioDeadline, Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth,
-		Evaluator: evaluator, Projects: cfg.LabelStudioProjects,
+		Evaluator: evaluator, Projects: cfg.LabelStudioProjects, Ready: d.passes.Ready(),
 	})
 	return nil
 }

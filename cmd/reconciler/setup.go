@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -31,7 +30,7 @@ type SetupCmd struct {
 
 // Run looks, plans, and then prints or runs the plan. A wal_level that keeps the daemon from streaming fails it in the end,
 // when everything else is prepared, since only a restart of the server changes it.
-func (c *SetupCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger) error {
+func (c *SetupCmd) Run(ctx context.Context, cfg *Config) error {
 	ctx, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()
 	return c.setup(ctx, cfg, os.Stdout)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 const testPassword = "it's a 'secret'"
@@ -345,5 +346,25 @@ func TestScramIsPostgreSQLs(t *testing.T) {
 	}
 	if _, err := scramVerifier("pässword", []byte("salt"), 1); err == nil {
 		t.Error("a password that needs normalising must be refused")
+	}
+}
+
+// The rights are enough for our migrations and for what a turn does.
+func TestSetupIsEnoughForTheLedger(t *testing.T) {
+	t.Parallel()
+	cfg := unprepared(t, sandbox.Schema{Enums: true, Texts: true})
+	setUp(t, cfg, false)
+	l, err := ledger.Open(t.Context(), string(cfg.AristotleDatabaseURL), string(cfg.Schema))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	for range 2 {
+		if err := l.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := setUp(t, cfg, false); got != nothingDone {
+		t.Errorf("after the migrations: %s", got)
 	}
 }

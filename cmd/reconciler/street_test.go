@@ -1,97 +1,137 @@
 package main
 
 import (
-	"context"
+	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"maps"
+	"net/http"
+	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 )
 
-// street is both systems and the daemon between them: real PostgreSQL, and a Label
-// Studio that is the real one or the stand-in.
+// studioSide is a Label Studio, the real one or the stand-in, with two people in it: the one whose token the daemon has, and the
+// annotator, who stars tasks.
+type studioSide struct {
+	url, token      string
+	annotator       string // e-mail
+	annotatorsToken string
+	passes          string        // RECONCILER_DIFF_SCHEDULE
+	database        *pgxpool.Pool // the real one's own: so slow is it that a test that waits asks there
+}
+
+// street is both systems with a daemon between them. A flow on it uses keys of its own, so that many share one daemon.
 type street struct {
 	*testing.T
-	cfg     *Config
-	db      *pgx.Conn // as the application: it owns the tables
-	url     string    // the application's
-	studio  *labelstudio.Client
-	project int64
-	env     []string // of a daemon that runs as a process
-	tasks   map[string]int64
+	cfg      *Config
+	db       *pgxpool.Pool // as the application: it owns the tables
+	side     studioSide
+	studio   *labelstudio.Client // as the annotator
+	projects []int64
+	env      []string // of a daemon that runs as a process
 }
 
 const secret = "street-secret"
 
-// patience is how long a change may take to arrive before a test gives up. It is no
-// measure of speed: a busy machine must not fail a test.
-const patience = 60 * time.Second
+// patience is how long a change may take to arrive before a test gives up. It is no measure of speed: a busy machine must not
+// fail a test.
+const patience = 90 * time.Second
 
-// newStreet prepares both sides for a daemon, as `setup` and a person would.
-func newStreet(t *testing.T, schema sandbox.Schema, studioURL, token string) *street {
+// newStreet prepares both sides for a daemon, as `setup` and a person would: a database on the shared server, two projects.
+func newStreet(t *testing.T, schema sandbox.Schema, side studioSide) *street {
 	t.Helper()
-	cfg := unprepared(t, schema)
+	return pave(t, unprepared(t, schema), side)
+}
+
+func pave(t *testing.T, cfg *Config, side studioSide) *street {
+	t.Helper()
+	s := &street{T: t, cfg: cfg, side: side}
+	admin := connect(t, cfg.AristotleAdminURL)
+	var database string
+	if err := admin.QueryRow(t.Context(), `SELECT current_database()`).Scan(&database); err != nil {
+		t.Fatal(err)
+	}
+	// Whatever the server's zone is, the columns hold UTC.
+	execAll(t, admin, `ALTER DATABASE `+ident(database)+` SET timezone = 'Asia/Tokyo'`)
 	setUp(t, cfg, false)
-	s := &street{T: t, cfg: cfg, url: string(cfg.AristotleAdminURL), db: connect(t, cfg.AristotleAdminURL), tasks: map[string]int64{}}
-	s.connectStudio(studioURL, token)
+	var err error
+	if s.db, err = pgxpool.New(t.Context(), string(cfg.AristotleAdminURL)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.db.Close)
+	if s.studio, err = labelstudio.New(labelstudio.Options{URL: side.url, Token: side.annotatorsToken}); err != nil {
+		t.Fatal(err)
+	}
+	for _, title := range []string{"Conquests", "Conquests again"} {
+		p, err := s.studio.CreateProject(t.Context(), labelstudio.NewProject{Title: title, LabelConfig: studio.LabelConfig})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.projects = append(s.projects, p.ID)
+	}
+	s.env = []string{
+		"ARISTOTLE_DATABASE_URL=" + string(cfg.AristotleDatabaseURL), "ARISTOTLE_REPLICATION_URL=" + string(cfg.AristotleReplicationURL),
+		"LABEL_STUDIO_URL=" + side.url, "LABEL_STUDIO_API_KEY=" + side.token,
+		fmt.Sprintf("LABEL_STUDIO_PROJECTS=%d,%d", s.projects[0], s.projects[1]),
+		"RECONCILER_LISTEN=127.0.0.1:0", "RECONCILER_METRICS_LISTEN=127.0.0.1:0", "RECONCILER_WEBHOOK_SECRET=" + secret,
+		// Slots are the server's, which the tests share.
+		"RECONCILER_SLOT=" + database, "RECONCILER_DIFF_SCHEDULE=" + side.passes, "RECONCILER_LOG_LEVEL=debug",
+	}
 	return s
 }
 
-func (s *street) connectStudio(url, token string) {
+// in is the same street for a sub-test.
+func (s *street) in(t *testing.T) *street {
+	c := *s
+	c.T = t
+	return &c
+}
+
+// conquest makes a conquest without a task.
+func (s *street) conquest(id, result string) {
 	s.Helper()
-	var err error
-	if s.studio, err = labelstudio.New(labelstudio.Options{URL: url, Token: token}); err != nil {
+	s.exec(`INSERT INTO "Conquest" (id, title, result, philosopher, domain, "resultNotes", "evaluatedBy", "updatedAt")
+		VALUES ($1, 'A conquest', `+s.as("$2")+`, 'plato@example.com', 'ethics', 'well argued', 'earlier@example.com', '2020-02-29 12:00')`, id, result)
+}
+
+// as is a result in whatever type its column has.
+func (s *street) as(text string) string {
+	return `(jsonb_populate_record(NULL::"Conquest", jsonb_build_object('result', ` + text + `::text))).result`
+}
+
+// meta is what a task of the tests has in its meta beside the star.
+const meta = `{"source": "import", "n": 12345678901, "deep": {"list": [1, "ä", null]}}`
+
+// task imports a task of a conquest. more is added to its meta.
+func (s *street) task(conquest string, project int64, more map[string]any) int64 {
+	s.Helper()
+	m := map[string]any{}
+	if err := json.Unmarshal([]byte(meta), &m); err != nil {
 		s.Fatal(err)
 	}
-	project, err := s.studio.CreateProject(s.Context(), labelstudio.NewProject{Title: "Conquests", LabelConfig: studio.LabelConfig})
-	if err != nil {
-		s.Fatal(err)
-	}
-	s.project = project.ID
-	dsn := s.cfg
-	s.env = []string{
-		"ARISTOTLE_DATABASE_URL=" + string(dsn.AristotleDatabaseURL), "ARISTOTLE_REPLICATION_URL=" + string(dsn.AristotleReplicationURL),
-		"LABEL_STUDIO_URL=" + url, "LABEL_STUDIO_API_KEY=" + token, fmt.Sprint("LABEL_STUDIO_PROJECTS=", s.project),
-		"RECONCILER_LISTEN=127.0.0.1:0", "RECONCILER_METRICS_LISTEN=127.0.0.1:0", "RECONCILER_WEBHOOK_SECRET=" + secret,
-		"RECONCILER_SLOT=" + uniqueName(s.T), "RECONCILER_DIFF_SCHEDULE=@every 1s", "RECONCILER_LOG_LEVEL=debug",
-	}
-}
-
-func uniqueName(t *testing.T) string {
-	return fmt.Sprintf("s%d_%d", os.Getpid(), time.Now().UnixNano())
-}
-
-// conquest makes a conquest and its task.
-func (s *street) conquest(id, result string) int64 {
-	s.Helper()
-	s.exec(`INSERT INTO "Conquest" (id, title, result, philosopher, domain, "resultNotes")
-		SELECT $1, $1, (jsonb_populate_record(NULL::"Conquest", jsonb_build_object('result', $2::text))).result, 'plato@example.com', 'ethics', 'well argued'`, id, result)
-	return s.task(id, s.project)
-}
-
-func (s *street) task(conquest string, project int64) int64 {
-	s.Helper()
+	maps.Copy(m, more)
 	ids, err := s.studio.ImportTasks(s.Context(), project, []labelstudio.NewTask{{
-		Data: json.RawMessage(fmt.Sprintf(`{"conquest_id": %q, "prompt": "p", "response": "r"}`, conquest)), Meta: json.RawMessage(`{"source": "import", "n": 12345678901234567890}`)}})
+		Data: map[string]any{"conquest_id": conquest, "prompt": "p", "response": "r"}, Meta: m}})
 	if err != nil {
 		s.Fatal(err)
 	}
-	s.tasks[conquest] = ids[0]
 	return ids[0]
+}
+
+// pair makes a conquest and a task of it.
+func (s *street) pair(id, result string) int64 {
+	s.Helper()
+	s.conquest(id, result)
+	return s.task(id, s.projects[0], nil)
 }
 
 func (s *street) exec(sql string, args ...any) {
@@ -101,13 +141,13 @@ func (s *street) exec(sql string, args ...any) {
 	}
 }
 
-// result sets a conquest's result, as the application does.
-func (s *street) setResult(id, result string) {
+// setResult sets the result of conquests in one transaction, as the application does.
+func (s *street) setResult(result string, ids ...string) {
 	s.Helper()
-	s.exec(`UPDATE "Conquest" SET result = (jsonb_populate_record(NULL::"Conquest", jsonb_build_object('result', $2::text))).result WHERE id = $1`, id, result)
+	s.exec(`UPDATE "Conquest" SET result = `+s.as("$2")+` WHERE id = ANY($1)`, ids, result)
 }
 
-// annotate submits an annotation that gives the star, or an edit of it.
+// annotate submits an annotation, with the star or without.
 func (s *street) annotate(task int64, gold bool) int64 {
 	s.Helper()
 	a, err := s.studio.CreateAnnotation(s.Context(), task, labelstudio.AnnotationEdit{Result: verdictRegions(s.T, gold)})
@@ -136,43 +176,135 @@ func verdictRegions(t *testing.T, gold bool) []labelstudio.Region {
 	return []labelstudio.Region{r}
 }
 
-// row is a conquest with its gold rating.
-type row struct {
-	Result, By *string
-	Example    bool
-	Gold       int
-	Task, Note *int64
-}
+// object is a JSON object whose values stay as they came.
+type object map[string]any
 
-func (s *street) row(id string) row {
+// one reads the one JSON object that a query returns; nil where it returns none.
+func (s *street) one(sql string, args ...any) object {
 	s.Helper()
-	var r row
-	err := s.db.QueryRow(s.Context(), `SELECT result::text, "evaluatedBy", "useAsExample",
-			(SELECT count(*) FROM ml_analysis_rating WHERE conquest_analysis_id = c.id AND is_gold_star AND use_as_sample_response AND rating = 5),
-			(SELECT max(label_studio_task_id) FROM ml_analysis_rating WHERE conquest_analysis_id = c.id),
-			(SELECT max(label_studio_annotation_id) FROM ml_analysis_rating WHERE conquest_analysis_id = c.id)
-		FROM "Conquest" c WHERE id = $1`, id).Scan(&r.Result, &r.By, &r.Example, &r.Gold, &r.Task, &r.Note)
-	if err != nil {
+	var all []byte
+	if err := s.db.QueryRow(s.Context(), `SELECT COALESCE(jsonb_agg(o), '[]') FROM (`+sql+`) AS q(o)`, args...).Scan(&all); err != nil {
 		s.Fatal(err)
 	}
-	return r
+	var rows []object
+	s.decode(all, &rows)
+	if len(rows) > 1 {
+		s.Fatalf("%d rows where one is right: %s", len(rows), all)
+	}
+	if len(rows) == 0 {
+		return nil
+	}
+	return rows[0]
 }
 
-func (s *street) meta(task int64) map[string]any {
+func (s *street) decode(text []byte, into any) {
+	s.Helper()
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(into); err != nil {
+		s.Fatalf("%v: %s", err, text)
+	}
+}
+
+// row is a conquest with all its columns.
+func (s *street) row(id string) object {
+	s.Helper()
+	return s.one(`SELECT to_jsonb(c) FROM "Conquest" c WHERE id = $1`, id)
+}
+
+// rating is the one rating of a conquest with all its columns.
+func (s *street) rating(id string) object {
+	s.Helper()
+	return s.one(`SELECT to_jsonb(r) FROM ml_analysis_rating r WHERE conquest_analysis_id = $1`, id)
+}
+
+// meta is the whole meta of a task.
+func (s *street) meta(task int64) object {
 	s.Helper()
 	t, err := s.studio.Task(s.Context(), task)
 	if err != nil {
 		s.Fatal(err)
 	}
-	var m map[string]any
-	if err := json.Unmarshal(t.Meta, &m); err != nil {
-		s.Fatal(err)
-	}
+	m := object{}
+	s.decode(t.Meta, &m)
 	return m
 }
 
-// eventually waits until what says "": asking again is all there is, on a system
-// that tells nobody when it is done.
+// peek is the same, asked as a test does that waits.
+func (s *street) peek(task int64) object {
+	s.Helper()
+	if s.side.database == nil {
+		return s.meta(task)
+	}
+	var text []byte
+	if err := s.side.database.QueryRow(s.Context(), `SELECT meta FROM task WHERE id = $1`, task).Scan(&text); err != nil {
+		s.Fatal(err)
+	}
+	m := object{}
+	s.decode(text, &m)
+	return m
+}
+
+// setMeta changes keys of a task's meta by API, as a person's script does, and leaves the others as they are.
+func (s *street) setMeta(task int64, change object) {
+	s.Helper()
+	m := s.meta(task)
+	maps.Copy(m, change)
+	text, err := json.Marshal(m)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if _, err := s.studio.PatchMeta(s.Context(), task, text); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// without is the object without the keys that may change.
+func (o object) without(keys ...string) object {
+	c := maps.Clone(o)
+	maps.DeleteFunc(c, func(k string, _ any) bool { return slices.Contains(keys, k) })
+	return c
+}
+
+// gold tells whether a meta shows the star, under its name or that of older writers.
+func (o object) gold() bool { return o["gold_star"] == true || o["gold_star"] == nil && o["is_gold_star"] == true }
+
+// What the contract lets a star change, and nothing else.
+var (
+	starColumns   = []string{"result", "useAsExample", "evaluatedBy", "evaluatedAt", "updatedAt"}
+	ratingColumns = []string{"is_gold_star", "use_as_sample_response", "rating", "label_studio_task_id", "label_studio_annotation_id", "updated_at"}
+	metaKeys      = []string{"gold_star", "is_gold_star", "gold_star_updated_at", "synced_from_aristotle", "result_notes", "reconciler"}
+)
+
+// same compares what must not have changed.
+func (s *street) same(what string, before, after object, but ...string) {
+	s.Helper()
+	if diff := cmp.Diff(before.without(but...), after.without(but...)); diff != "" {
+		s.Errorf("%s was changed (-before +after):\n%s", what, diff)
+	}
+}
+
+// has compares some keys of an object.
+func (s *street) has(what string, o object, want object) {
+	s.Helper()
+	got := object{}
+	for k := range want {
+		got[k] = o[k]
+		if n, isNumber := o[k].(json.Number); isNumber {
+			got[k] = n.String()
+		}
+	}
+	for k, v := range want {
+		if n, isInt := v.(int64); isInt {
+			want[k] = fmt.Sprint(n)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		s.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// eventually waits until what says "": asking again is all there is, on systems that tell nobody when they are done.
 func (s *street) eventually(what func() string) {
 	s.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -190,167 +322,99 @@ func (s *street) eventually(what func() string) {
 	}
 }
 
-func (s *street) wantStar(task int64, gold bool) {
-	s.Helper()
-	s.eventually(func() string {
-		if m := s.meta(task); m["gold_star"] == gold || !gold && m["gold_star"] == nil {
-			return ""
-		} else {
-			return fmt.Sprintf("task %d shows %v, want gold_star %v", task, m, gold)
-		}
-	})
-}
-
-func (s *street) wantResult(id, result string) {
-	s.Helper()
-	s.eventually(func() string {
-		if r := s.row(id); r.Result != nil && *r.Result == result {
-			return ""
-		} else {
-			return fmt.Sprintf("%s is %v, want %s", id, show(r.Result), result)
-		}
-	})
-}
-
-// wantRest waits until nothing is dirty.
-func (s *street) wantRest() {
+// zero waits until a query counts nothing; the query's second column says what it counts.
+func (s *street) zero(sql string, args ...any) {
 	s.Helper()
 	s.eventually(func() string {
 		var n int
 		var text *string
-		err := s.db.QueryRow(s.Context(), `SELECT count(*), min(key || ': ' || COALESCE(last_error, 'no error') || ', due ' || run_after) FROM reconciler.queue WHERE want_gen > done_gen`).Scan(&n, &text)
-		if err != nil {
-			return err.Error()
+		if err := s.db.QueryRow(s.Context(), sql, args...).Scan(&n, &text); err != nil {
+			return err.Error() // the server may be restarting
 		}
 		if n > 0 {
-			return fmt.Sprintf("%d keys are dirty: %s", n, show(text))
+			return fmt.Sprintf("%d: %s", n, *text)
 		}
 		return ""
 	})
 }
 
-func show[T any](p *T) any {
-	if p == nil {
-		return nil
-	}
-	return *p
-}
-
-// daemon is a reconciler that runs as a process of its own.
-type process struct {
-	cmd  *exec.Cmd
-	out  *output
-	gone chan struct{}
-	API  string
-}
-
-// output keeps what a process writes, and tells of each line.
-type output struct {
-	mu    sync.Mutex
-	text  strings.Builder
-	lines chan struct{}
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	select {
-	case o.lines <- struct{}{}:
-	default:
-	}
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// start runs the daemon as a process, and waits until it is running.
-func (s *street) start(env ...string) *process {
+// wantStar waits until a task shows the star, or does not.
+func (s *street) wantStar(task int64, gold bool) {
 	s.Helper()
-	p := s.spawn(env...)
 	s.eventually(func() string {
-		text := p.out.String()
-		if _, after, found := strings.Cut(text, "msg=running listen="); found {
-			p.API, _, _ = strings.Cut(after, " ")
-			return ""
+		if m := s.peek(task); m.gold() != gold {
+			return fmt.Sprintf("task %d shows %v, want gold_star %v", task, m, gold)
 		}
-		if p.ended() {
-			s.Fatalf("the daemon ended:\n%s", text)
-		}
-		return "the daemon is not running:\n" + text
+		return ""
 	})
-	return p
 }
 
-// spawn runs the daemon, and waits for nothing.
-func (s *street) spawn(env ...string) *process {
+func (s *street) wantResult(id, result string) {
 	s.Helper()
-	self, err := os.Executable()
+	s.zero(`SELECT count(*), min(id || ' is ' || COALESCE(result::text, 'NULL') || ', want ' || $2) FROM "Conquest" WHERE id = $1 AND result::text IS DISTINCT FROM $2`, id, result)
+}
+
+// wantRest waits until none of the keys is dirty: of all where none is named.
+func (s *street) wantRest(keys ...string) {
+	s.Helper()
+	s.zero(`SELECT count(*), 'dirty: ' || min(key || ', last error ' || COALESCE(last_error, 'none') || ', due ' || run_after)
+		FROM reconciler.queue WHERE want_gen > done_gen AND (cardinality($1::text[]) = 0 OR key = ANY($1))`, append([]string{}, keys...))
+}
+
+// wantLooked waits until also the looks after the PATCHes were taken.
+func (s *street) wantLooked(keys ...string) {
+	s.Helper()
+	s.zero(`SELECT count(*), 'to be looked at: ' || min(key) FROM reconciler.queue
+		WHERE (want_gen > done_gen OR look_at IS NOT NULL) AND (cardinality($1::text[]) = 0 OR key = ANY($1))`, append([]string{}, keys...))
+}
+
+// wantEqual checks what holds at rest: row, hub and every task say the same, no intent is left, ratings follow, and the audit
+// tells how each hub came to be what it is.
+func (s *street) wantEqual() {
+	s.Helper()
+	s.wantLooked()
+	s.zero(`SELECT count(*), min(concat_ws(' ', 'drift of', h.key, c.result, 'd', h.d, 'n', h.n, 's', e.s, 'intent', e.intent_attempt))
+		FROM reconciler.hub h JOIN "Conquest" c ON c.id = h.key LEFT JOIN reconciler.edge e ON e.key = h.key
+		WHERE h.d <> (c.result::text = 'VICTORY') OR e.s IS DISTINCT FROM h.d OR e.intent_attempt IS NOT NULL
+		   OR h.d <> EXISTS (SELECT FROM ml_analysis_rating WHERE conquest_analysis_id = c.id AND is_gold_star AND use_as_sample_response AND rating = 5)`)
+	s.zero(`SELECT count(*), min('the audit does not tell how ' || h.key || ' became ' || h.d || '@' || h.n) FROM reconciler.hub h
+		WHERE h.n > 0 AND NOT EXISTS (SELECT FROM reconciler.audit a WHERE a.key = h.key AND a.n = h.n AND a.d = h.d)`)
+	rows, err := s.db.Query(s.Context(), `SELECT task_id, s FROM reconciler.edge`)
 	if err != nil {
 		s.Fatal(err)
 	}
-	link := filepath.Join(s.TempDir(), "reconciler")
-	if err := os.Symlink(self, link); err != nil {
-		s.Fatal(err)
-	}
-	p := &process{cmd: exec.Command(link, "run"), out: &output{lines: make(chan struct{}, 1)}, gone: make(chan struct{})}
-	p.cmd.Env = append(append(os.Environ(), s.env...), env...)
-	p.cmd.Stderr = p.out
-	if err := p.cmd.Start(); err != nil {
-		s.Fatal(err)
-	}
-	go func() {
-		defer close(p.gone)
-		_ = p.cmd.Wait() // how it ended is in ProcessState
-	}()
-	s.Cleanup(func() {
-		p.kill()
-		if s.Failed() {
-			s.Logf("the daemon said:\n%s", p.out)
+	defer rows.Close()
+	for rows.Next() {
+		var task int64
+		var gold bool
+		if err := rows.Scan(&task, &gold); err != nil {
+			s.Fatal(err)
 		}
-	})
-	return p
-}
-
-func (p *process) ended() bool {
-	select {
-	case <-p.gone:
-		return true
-	default:
-		return false
+		if m := s.meta(task); m.gold() != gold {
+			s.Errorf("task %d shows %v, and the edge says %v", task, m, gold)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		s.Fatal(err)
 	}
 }
 
-func (p *process) kill() {
-	if !p.ended() {
-		_ = p.cmd.Process.Kill()
-		<-p.gone
-	}
-}
-
-// stop ends the daemon as an operator does, and returns its exit status.
-func (p *process) stop() int {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	<-p.gone
-	return p.cmd.ProcessState.ExitCode()
-}
-
-// hook registers the daemon's webhook, as an operator does.
+// hook registers the daemon's webhook in both projects, as an operator does.
 func (s *street) hook(p *process) {
 	s.Helper()
-	_, err := s.studio.CreateWebhook(s.Context(), labelstudio.Webhook{Project: s.project, URL: "http://" + p.API + "/v1/webhooks/label-studio",
-		SendPayload: true, IsActive: true, Headers: map[string]string{"Authorization": "Bearer " + secret},
-		Actions: []string{labelstudio.AnnotationCreated, labelstudio.AnnotationsCreated, labelstudio.AnnotationUpdated,
-			labelstudio.AnnotationsDeleted, labelstudio.TasksCreated, labelstudio.TasksDeleted}})
-	if err != nil {
-		s.Fatal(err)
+	for _, project := range s.projects {
+		_, err := s.studio.CreateWebhook(s.Context(), labelstudio.Webhook{Project: project, URL: p.webhook(),
+			SendPayload: true, IsActive: true, Headers: map[string]string{"Authorization": "Bearer " + secret},
+			Actions: []string{labelstudio.AnnotationCreated, labelstudio.AnnotationsCreated, labelstudio.AnnotationUpdated,
+				labelstudio.AnnotationsDeleted, labelstudio.TasksCreated, labelstudio.TasksDeleted}})
+		if err != nil {
+			s.Fatal(err)
+		}
 	}
 }
 
-func standIn(t *testing.T) *studio.StandIn {
+// standIn starts a stand-in with its two people.
+func standIn(t *testing.T) (*studio.StandIn, studioSide) {
 	t.Helper()
 	s, err := studio.StartStandIn(studio.StandInOptions{})
 	if err != nil {
@@ -361,62 +425,38 @@ func standIn(t *testing.T) *studio.StandIn {
 			t.Error(err)
 		}
 	})
-	return s
+	const email = "annotator@example.com"
+	return s, studioSide{url: s.URL(), token: s.Token(), annotator: email, annotatorsToken: s.UserToken(s.AddUser(email)), passes: "@every 1s"}
 }
 
-func TestStreet(t *testing.T) {
-	t.Parallel()
-	t.Run("stand-in", func(t *testing.T) {
-		t.Parallel()
-		ls := standIn(t)
-		testStreet(newStreet(t, sandbox.Schema{}, ls.URL(), ls.Token()), ls.Token())
-	})
-}
-
-// testStreet goes both ways and both ways back.
-func testStreet(s *street, _ string) {
-	a, b := s.conquest("conquest_a", "PENDING"), s.conquest("conquest_b", "DEFEAT")
-	p := s.start()
-	s.hook(p)
-
-	s.setResult("conquest_a", "VICTORY")
-	s.wantStar(a, true)
-	s.wantRest()
-	if m := s.meta(a); m["source"] != "import" || m["result_notes"] != "well argued" || m["synced_from_aristotle"] != true {
-		s.Errorf("meta of a starred task: %v", m)
-	}
-	if r := s.row("conquest_a"); r.Gold != 1 || r.Task == nil || *r.Task != a || r.By != nil {
-		s.Errorf("row and rating after VICTORY: %+v", r)
-	}
-	s.setResult("conquest_a", "NEUTRAL")
-	s.wantStar(a, false)
-	s.wantRest()
-	if r := s.row("conquest_a"); r.Gold != 0 || *r.Result != "NEUTRAL" {
-		s.Errorf("row and rating after NEUTRAL: %+v", r)
-	}
-
-	// The person's star on a DEFEAT that we have seen before is a word of its own.
-	note := s.annotate(b, true)
-	s.wantResult("conquest_b", "VICTORY")
-	s.wantRest()
-	me, err := s.studio.Whoami(s.Context())
+// hire makes a second person in the real Label Studio: a member of the organization with a token.
+func hire(t *testing.T, real *studio.Real) studioSide {
+	t.Helper()
+	const email, token = "second.annotator@example.com", "0123456789abcdef0123456789abcdef01234567"
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, real.URL()+"/api/users/",
+		strings.NewReader(`{"email": "`+email+`", "username": "second"}`))
 	if err != nil {
-		s.Fatal(err)
+		t.Fatal(err)
 	}
-	if r := s.row("conquest_b"); r.Gold != 1 || !r.Example || show(r.By) != me.Email || show(r.Task) != b || show(r.Note) != note {
-		s.Errorf("row and rating after a star: by %v task %v note %v %+v", show(r.By), show(r.Task), show(r.Note), r)
+	req.Header.Set("Authorization", "Token "+real.Token())
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.wantStar(b, true)
-	s.reannotate(note, false)
-	s.wantResult("conquest_b", "DEFEAT")
-	s.wantStar(b, false)
-	s.wantRest()
-	if r := s.row("conquest_b"); r.Gold != 0 || r.Example || show(r.Task) != b || show(r.Note) != note {
-		s.Errorf("row and rating after the star was taken away: %+v", r)
+	defer resp.Body.Close()
+	var made struct{ ID int64 }
+	if err := json.NewDecoder(resp.Body).Decode(&made); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatalf("make a user: %s %v", resp.Status, err)
 	}
-	if status := p.stop(); status != 0 {
-		s.Errorf("exit status %d after SIGTERM, want 0", status)
+	// What signing up does beyond that, and a token, which a person would copy from the account page.
+	db, err := pgxpool.New(t.Context(), real.DatabaseURL())
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(db.Close)
+	execAll(t, connect(t, DSN(real.DatabaseURL())), fmt.Sprintf(`UPDATE htx_user SET active_organization_id = o.id FROM organization o WHERE htx_user.id = %d`, made.ID),
+		fmt.Sprintf(`DELETE FROM authtoken_token WHERE user_id = %d`, made.ID),
+		fmt.Sprintf(`INSERT INTO authtoken_token (key, created, user_id) VALUES ('%s', now(), %d)`, token, made.ID))
+	return studioSide{url: real.URL(), token: real.Token(), annotator: email, annotatorsToken: token, passes: "@every 3s", database: db}
 }
-
-var _ = []any{context.Background, io.Discard, slog.LevelInfo}

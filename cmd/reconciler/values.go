@@ -24,7 +24,7 @@ const redacted = "(redacted)"
 // Secret is a text that is never printed; string(s) gives it to the one who needs it.
 type Secret string
 
-// String, GoString and LogValue hide the secret from fmt and slog.
+// String hides the secret from fmt, as the three methods below hide it from others.
 func (s Secret) String() string {
 	if s == "" {
 		return ""

@@ -55,7 +55,7 @@ func (at target) annotations(t *testing.T) {
 	}
 	slices.SortFunc(task.Annotations, func(a, b labelstudio.Annotation) int { return int(a.ID - b.ID) })
 	a, b := task.Annotations[0], task.Annotations[1]
-	if !a.GroundTruth || len(a.Result) != 1 || a.Result[0].Choices() != nil || a.CompletedBy != (labelstudio.UserRef{ID: me.ID, Email: me.Email}) || !a.UpdatedAt.After(first.UpdatedAt) {
+	if !a.GroundTruth || len(a.Result) != 1 || a.Result[0].Choices() != nil || a.CompletedBy != labelstudio.UserRef(me) || !a.UpdatedAt.After(first.UpdatedAt) {
 		t.Errorf("updated %+v", a)
 	}
 	if b.GroundTruth || !b.WasCancelled || !b.UpdatedAt.Equal(second.UpdatedAt) {
@@ -366,7 +366,7 @@ func (at target) slowReceiver(t *testing.T) {
 	if _, err := c.CreateAnnotation(ctx, id, labelstudio.AnnotationEdit{Result: star(t, "gold_star")}); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begin); took < time.Second || took > 5*time.Second {
+	if took := time.Since(begin); took < time.Second || took > 20*time.Second {
 		t.Errorf("the annotator waited %s", took)
 	}
 	if got := slow.take(); len(got) != 1 || !json.Valid(got[0].body) {

@@ -5,21 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
 	"github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/labelstudio/sandbox/lstest"
 )
 
 func TestRealConforms(t *testing.T) {
-	if testing.Short() {
-		t.Skip("-short leaves the real Label Studio out")
-	}
 	t.Parallel()
-	at := startReal(t)
+	real := lstest.Real(t, pgtest.Shared(t).URL())
+	at := target{URL: real.URL(), Token: real.Token()}
+	status, body := at.ask(t, "POST", "/api/token/", "Token "+at.Token, "")
+	var made struct{ Token string }
+	if err := json.Unmarshal(body, &made); err != nil || status != 201 {
+		t.Fatalf("make a personal access token: %d %s", status, body)
+	}
+	at.Personal = made.Token
 	conform(t, at)
 	t.Run("shapes", func(t *testing.T) { sameShapes(t, at) })
 }
@@ -27,11 +31,7 @@ func TestRealConforms(t *testing.T) {
 // sameShapes lets the stand-in and the real one answer and announce the same, and compares which keys have which types. What only the
 // stand-in has is an error: somebody would come to rely on it. What only the real one has is logged.
 func sameShapes(t *testing.T, at target) {
-	s, err := sandbox.StartStandIn(sandbox.StandInOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := standIn(t, sandbox.StandInOptions{})
 	ours, theirs := target{URL: s.URL(), Token: s.Token()}.shapes(t), at.shapes(t)
 	for _, name := range slices.Sorted(maps.Keys(theirs)) {
 		var lacks []string
@@ -123,29 +123,4 @@ func shapeOf(v any, path string, into map[string]string) {
 	default:
 		into[path] = fmt.Sprintf("%T", v)
 	}
-}
-
-// startReal starts a real Label Studio for this test, with a personal access token beside its legacy one.
-func startReal(t *testing.T) target {
-	t.Helper()
-	r, err := sandbox.StartReal(t.Context(), sandbox.RealOptions{Postgres: pgtest.Shared(t).URL(), Log: func(line string) { t.Log(line) }})
-	if errors.Is(err, sandbox.ErrNoPython) && os.Getenv("CI") != "true" {
-		t.Skipf("Label Studio needs Python 3: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	at := target{URL: r.URL(), Token: r.Token()}
-	status, body := at.ask(t, "POST", "/api/token/", "Token "+at.Token, "")
-	var made struct{ Token string }
-	if err := json.Unmarshal(body, &made); err != nil || status != 201 {
-		t.Fatalf("make a personal access token: %d %s", status, body)
-	}
-	at.Personal = made.Token
-	return at
 }

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // realVersion is the Label Studio that requirements.txt installs.
@@ -20,8 +21,8 @@ const realVersion = "1.23.2"
 // uvVersion installs in half a minute what takes pip two and a half.
 const uvVersion = "0.13.9"
 
-// ErrNoPython means that this machine has no Python that can run Label Studio. The error that wraps it says what was looked for.
-var ErrNoPython = errors.New("no Python 3.10 or newer with venv (Debian: apt-get install python3-venv)")
+// ErrNoPython means that this machine has no Python that can run Label Studio.
+var ErrNoPython = errors.New("Label Studio needs Python 3.10 to 3.13 with venv in PATH (Debian: apt-get install python3-venv)")
 
 //go:embed requirements.txt
 var requirements string
@@ -55,7 +56,7 @@ func prepare(ctx context.Context, cache, postgres string, log func(string)) (ins
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return i, err
 	}
-	unlock, err := lockInstall(ctx, i.dir+".lock")
+	unlock, err := lockInstall(ctx, i.dir+".lock", func() { log("Label Studio " + realVersion + ": another process is installing it, waiting") })
 	if err != nil {
 		return i, err
 	}
@@ -117,15 +118,16 @@ func run(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	dieWithParent(cmd.SysProcAttr)
+	cmd.WaitDelay = time.Second // after a cancel: not for a grandchild that holds the output
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, lastLines(string(out)))
 	}
 	return nil
 }
 
-// findPython takes the first Python of PATH that is new enough and can make a venv.
+// findPython takes the first Python of PATH that can make a venv and that all of requirements.txt has builds for.
 func findPython(ctx context.Context) (string, error) {
-	const probe = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))"
+	const probe = "import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))"
 	for _, name := range []string{"python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"} {
 		path, err := exec.LookPath(name)
 		if err != nil {
@@ -138,15 +140,20 @@ func findPython(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	return "", fmt.Errorf("find Python: %w", ErrNoPython)
+	return "", ErrNoPython
 }
 
-// lockInstall waits for the exclusive lock on a file, across processes. The kernel frees it when the holder dies.
-func lockInstall(ctx context.Context, path string) (unlock func(), err error) {
+// lockInstall takes the exclusive lock on a file, across processes; busy is called if that means to wait. The kernel frees the lock when
+// its holder dies.
+func lockInstall(ctx context.Context, path string, busy func()) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		return func() { f.Close() }, nil
+	}
+	busy()
 	locked := make(chan error, 1)
 	go func() {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX)

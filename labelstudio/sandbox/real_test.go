@@ -21,37 +21,14 @@ import (
 
 	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
 	"github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/labelstudio/sandbox/lstest"
 )
-
-// newReal starts the real Label Studio for one test. Without Python the test is skipped, or fails where CI=true.
-func newReal(t *testing.T) *sandbox.Real {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("-short leaves the real Label Studio out")
-	}
-	real, err := sandbox.StartReal(t.Context(), sandbox.RealOptions{
-		Postgres: pgtest.Shared(t).URL(),
-		Log:      func(line string) { fmt.Fprintln(os.Stderr, line) },
-	})
-	if errors.Is(err, sandbox.ErrNoPython) && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := real.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return real
-}
 
 // The real thing starts with our token and login, takes our label configuration, comes back after a kill with all it had, keeps others
 // off its port, and leaves nothing when it is stopped.
 func TestReal(t *testing.T) {
 	t.Parallel()
-	real := newReal(t)
+	real := lstest.Real(t, pgtest.Shared(t).URL())
 	project := call(t, real, http.MethodPost, "/api/projects/", map[string]any{"title": "street", "label_config": sandbox.LabelConfig})
 	checkLogin(t, real)
 
@@ -167,7 +144,7 @@ func parent(postgres string) {
 // However the program dies, Label Studio and its files go with it. (It also is the second Label Studio at once, of another process.)
 func TestKilledParentLeavesNothing(t *testing.T) {
 	t.Parallel()
-	newReal(t) // there is one before it, which stays
+	lstest.Real(t, pgtest.Shared(t).URL()) // there is one before it, which stays
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -63,7 +63,8 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, ou
 	if err != nil {
 		return "", metrics.Refused, err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), commitTimeout)
+	// A sender that was cut off has sent all the same: the key is kept also for one that has gone.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
 	n, err := a.enqueue(ctx, e)
 	switch {

@@ -44,6 +44,22 @@ func (l *Ledger) SetFull(ctx context.Context, project int64, begun time.Time) er
 	return nil
 }
 
+// EnqueueMet makes the keys of all tasks of projects dirty that had no first contact,
+// and notes that the first pass over these projects, begun then, is finished. It
+// returns how many keys.
+func (l *Ledger) EnqueueMet(ctx context.Context, projects []int64, begun time.Time) (int, error) {
+	var n int
+	b := &pgx.Batch{}
+	b.Queue(`INSERT INTO project AS p (id, full_at, watermark) SELECT id, $2, $2 FROM unnest($1::bigint[]) AS id ORDER BY id
+		ON CONFLICT (id) DO UPDATE SET full_at = EXCLUDED.full_at, watermark = EXCLUDED.watermark`, projects, begun)
+	b.Queue(`SELECT mark_dirty(array_agg(key), $2, $3, $4) FROM edge WHERE project = ANY($1) AND s IS NULL`,
+		projects, FromDiff.priority(), string(FromDiff), minGap).QueryRow(func(r pgx.Row) error { return r.Scan(&n) })
+	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
+		return 0, fmt.Errorf("enqueue the tasks of %d new projects: %w", len(projects), err)
+	}
+	return n, nil
+}
+
 // SetWatermark notes what an incremental pass has seen, all its keys being committed.
 func (l *Ledger) SetWatermark(ctx context.Context, project int64, newest time.Time) error {
 	if _, err := l.pool.Exec(ctx, `UPDATE project SET watermark = $2 WHERE id = $1`, project, newest); err != nil {
@@ -81,8 +97,9 @@ func (l *Ledger) EnqueueShown(ctx context.Context, tasks []Shown, initial string
 		SELECT unnest(ARRAY[x.key, e.key]) AS key
 		FROM jsonb_to_recordset($1) AS x(task_id bigint, key text, shown boolean, stars bigint[])
 		JOIN edge e USING (task_id) LEFT JOIN hub h ON h.key = e.key
-		WHERE e.key <> x.key OR e.s IS DISTINCT FROM x.shown OR e.base <> COALESCE(x.stars, '{}') OR h.d IS DISTINCT FROM x.shown
-		   OR e.intent_value IS NOT NULL OR e.missing_since IS NOT NULL`)
+		WHERE (h.key IS NOT NULL OR EXISTS (SELECT FROM public."Conquest" c WHERE c.id = x.key))
+		  AND (e.key <> x.key OR e.s IS DISTINCT FROM x.shown OR e.base <> COALESCE(x.stars, '{}') OR h.d IS DISTINCT FROM x.shown
+		   OR e.intent_value IS NOT NULL OR e.missing_since IS NOT NULL)`)
 }
 
 // enqueueDiffering links tasks, then makes the keys dirty that a query over them and
@@ -101,16 +118,29 @@ func (l *Ledger) enqueueDiffering(ctx context.Context, n int, tasks any, initial
 	return dirty, nil
 }
 
-// EnqueueDifferent makes every key dirty whose row is not what its hub says, or is
-// gone, and returns how many.
-func (l *Ledger) EnqueueDifferent(ctx context.Context, from Source) (int, error) {
-	const sql = `SELECT mark_dirty(array_agg(COALESCE(c.id, h.key)), $1, $2, $3)
-		FROM public."Conquest" c FULL JOIN hub h ON h.key = c.id
-		WHERE c.id IS NULL OR h.d IS NULL OR h.d <> (c.result::text IS NOT DISTINCT FROM 'VICTORY')
-		   OR h.created_at IS DISTINCT FROM c."createdAt"`
-	var n int
-	if err := l.pool.QueryRow(ctx, sql, from.priority(), string(from), minGap).Scan(&n); err != nil {
-		return 0, fmt.Errorf("compare every row with its hub: %w", err)
+// EveryKey calls each with all keys that Aristotle has or that we remember, in order,
+// so many at a time: however many there are, no statement is long and no list is.
+func (l *Ledger) EveryKey(ctx context.Context, size int, each func(keys []string) error) error {
+	const sql = `
+		(SELECT id AS key FROM public."Conquest" WHERE id > $1 ORDER BY id LIMIT $2)
+		UNION
+		(SELECT key FROM hub WHERE key > $1 ORDER BY key LIMIT $2)
+		ORDER BY key LIMIT $2`
+	for after := ""; ; {
+		rows, err := l.pool.Query(ctx, sql, after, size)
+		if err != nil {
+			return fmt.Errorf("read keys after %q: %w", after, err)
+		}
+		keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("read keys after %q: %w", after, err)
+		}
+		if len(keys) == 0 {
+			return nil
+		}
+		if err := each(keys); err != nil {
+			return err
+		}
+		after = keys[len(keys)-1]
 	}
-	return n, nil
 }

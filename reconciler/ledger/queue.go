@@ -37,6 +37,10 @@ func (s Source) priority() int16 {
 const (
 	// minGap keeps triggers from pulling a key that failed closer than this to its last attempt.
 	minGap = time.Second
+	// A commit is in the WAL before others see it: for microseconds, or with
+	// synchronous replication until the standby has it.
+	firstUnseen = time.Millisecond
+	maxUnseen   = 100 * time.Millisecond
 	// Lease is how long a claimed key is left alone. It only saves work: claim and
 	// deadline are what protects.
 	Lease = time.Minute
@@ -48,33 +52,53 @@ const (
 //go:embed sql/enqueue_changed.sql
 var enqueueChanged string
 
-// EnqueueChanged makes those of keys dirty whose row, as it is now, differs from
-// the hub, and returns how many. It is for changes of rows of "Conquest".
-func (l *Ledger) EnqueueChanged(ctx context.Context, keys []string, from Source) (int, error) {
-	return l.enqueue(ctx, enqueueChanged, keys, from)
+// EnqueueChanged makes those of keys dirty whose row, as it is now, differs from the
+// hub, and returns how many. It is for changes of rows of "Conquest" by transactions
+// that the WAL has: it waits until they can be seen.
+func (l *Ledger) EnqueueChanged(ctx context.Context, keys []string, by []uint32, from Source) (int, error) {
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	xids := make([]int64, len(by))
+	for i, x := range by {
+		xids[i] = int64(x)
+	}
+	for wait := firstUnseen; ; wait = min(2*wait, maxUnseen) {
+		var n *int
+		err := l.pool.QueryRow(ctx, enqueueChanged, keys, from.priority(), string(from), minGap, xids).Scan(&n)
+		if err != nil {
+			return 0, fmt.Errorf("enqueue %d changed keys: %w", len(keys), err)
+		}
+		if n != nil {
+			return *n, nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return 0, fmt.Errorf("wait to see a transaction that the stream has: %w", ctx.Err())
+		}
+	}
 }
 
 // Enqueue makes keys dirty, and returns how many there were.
 func (l *Ledger) Enqueue(ctx context.Context, keys []string, from Source) (int, error) {
-	return l.enqueue(ctx, `SELECT mark_dirty($1, $2, $3, $4)`, keys, from)
-}
-
-// QueueDirty adds to a batch that keys are dirty.
-func QueueDirty(b *pgx.Batch, keys []string, from Source) {
-	if len(keys) > 0 {
-		b.Queue(`SELECT mark_dirty($1, $2, $3, $4)`, keys, from.priority(), string(from), minGap)
-	}
-}
-
-func (l *Ledger) enqueue(ctx context.Context, sql string, keys []string, from Source) (int, error) {
 	if len(keys) == 0 {
 		return 0, nil
 	}
 	var n int
-	if err := l.pool.QueryRow(ctx, sql, keys, from.priority(), string(from), minGap).Scan(&n); err != nil {
+	if err := l.pool.QueryRow(ctx, markDirty, keys, from.priority(), string(from), minGap).Scan(&n); err != nil {
 		return 0, fmt.Errorf("enqueue %d keys: %w", len(keys), err)
 	}
 	return n, nil
+}
+
+const markDirty = `SELECT mark_dirty($1, $2, $3, $4)`
+
+// QueueDirty adds to a batch that keys are dirty.
+func QueueDirty(b *pgx.Batch, keys []string, from Source) {
+	if len(keys) > 0 {
+		b.Queue(markDirty, keys, from.priority(), string(from), minGap)
+	}
 }
 
 // Claim is a key that this worker may turn, for as long as nobody claims it again.

@@ -49,6 +49,21 @@ CREATE FUNCTION mark_dirty(keys text[], prio smallint, src text, gap interval) R
 $$;
 -- +goose StatementEnd
 
+-- unseen tells whether the calling statement's snapshot does not see one of these
+-- transactions yet. A commit reaches the stream when it is in the WAL, which is before
+-- other sessions see it. Numbers in the stream have 32 bits, those of a snapshot 64:
+-- the missing half is that of the snapshot's newest, or the one before it.
+-- +goose StatementBegin
+CREATE FUNCTION unseen(xids bigint[]) RETURNS boolean STABLE LANGUAGE sql AS $$
+    SELECT EXISTS (
+        SELECT FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid) newest,
+             unnest(xids) AS x, LATERAL (SELECT (newest.xid >> 32 << 32) + x AS xid) wide
+        WHERE NOT pg_visible_in_snapshot(
+            (CASE WHEN wide.xid - newest.xid > 1::bigint << 31 THEN wide.xid - (1::bigint << 32) ELSE wide.xid END)::text::xid8,
+            pg_current_snapshot()))
+$$;
+-- +goose StatementEnd
+
 -- The value both sides should have. d is NULL until the first turn: then the row
 -- only notes the result that the conquest had before VICTORY.
 CREATE TABLE hub (
@@ -111,5 +126,5 @@ CREATE TABLE project (
 );
 
 -- +goose Down
-DROP FUNCTION mark_dirty;
+DROP FUNCTION mark_dirty, unseen;
 DROP TABLE project, audit, edge, hub, queue;

@@ -1,4 +1,7 @@
--- Rows of "Conquest" that changed: $1 keys, $2 priority, $3 source, $4 gap.
+-- Rows of "Conquest" that changed: $1 keys, $2 priority, $3 source, $4 gap, $5 the
+-- transactions that changed them. The answer is NULL, and nothing is done, while
+-- this statement's snapshot does not see them all: the row as it was would hide the
+-- change for good.
 -- What was in the change itself is not looked at: the current row is compared
 -- with the hub. A change that leaves "is it VICTORY" equal to the hub, with
 -- nothing pending, dirties nothing and so costs no request to Label Studio.
@@ -9,6 +12,7 @@ WITH seen AS (
     FROM (SELECT DISTINCT unnest($1::text[]) AS key) k
     LEFT JOIN public."Conquest" c ON c.id = k.key
     LEFT JOIN hub h ON h.key = k.key
+    WHERE NOT unseen($5)
 ), noted AS (
     INSERT INTO hub AS h (key, created_at, before)
     SELECT key, created_at, result FROM seen
@@ -18,7 +22,7 @@ WITH seen AS (
     WHERE h.created_at IS NOT DISTINCT FROM EXCLUDED.created_at
     RETURNING 1
 )
-SELECT mark_dirty(array_agg(s.key), $2, $3, $4)
+SELECT CASE WHEN NOT unseen($5) THEN mark_dirty(array_agg(s.key), $2, $3, $4) END
 FROM seen s LEFT JOIN queue p ON p.key = s.key
 WHERE (SELECT count(*) FROM noted) >= 0 -- keeps the lock order: hub before queue
   AND (p.want_gen > p.done_gen

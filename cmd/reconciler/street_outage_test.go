@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+)
+
+// While Label Studio answers the daemon nothing, people go on, on both sides.
+func TestStudioAway(t *testing.T) {
+	t.Parallel()
+	ls, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	sent := countPatches(ls)
+	tasks, want := map[string]int64{}, map[string]bool{"row": true, "note": true, "meta": true}
+	for _, key := range []string{"row", "row_back", "note", "note_back", "meta"} {
+		tasks[key] = s.pair(key, "NEUTRAL")
+	}
+	for i := range 30 {
+		key := fmt.Sprint("one_of_many_", i)
+		tasks[key], want[key] = s.pair(key, "PENDING"), true
+	}
+	p := s.start()
+	s.hook(p)
+	s.wantRest()
+
+	var asked atomic.Int64
+	ls.Faults(func(r *http.Request) studio.Fault {
+		if r.Header.Get("Authorization") != "Token "+side.token {
+			return studio.Fault{} // the annotator's
+		}
+		asked.Add(1)
+		return studio.Fault{Kind: studio.FaultCut}
+	})
+	s.setResult("VICTORY", "row", "row_back")
+	s.annotate(tasks["note"], true)
+	back := s.annotate(tasks["note_back"], true)
+	s.setMeta(tasks["meta"], object{"gold_star": true})
+	s.wantLog(p, "Label Studio is away")
+	s.wantUnready(p, "Label Studio is away")
+	s.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id LIKE 'one_of_many_%'`)
+	s.wantConfirmed()
+	s.setResult("NEUTRAL", "row_back")
+	s.reannotate(back, false)
+	s.wantConfirmed()
+	s.exec(`UPDATE "Conquest" SET title = 'Other words'`)
+	s.wantConfirmed()
+	if n := asked.Load(); n > 60 { // a probe, and a pass a second
+		s.Errorf("Label Studio was asked %d times while it was away", n)
+	}
+
+	ls.Faults(nil)
+	s.wantEach(tasks, want)
+	s.wantEqual()
+	s.wantReady(p)
+	for key, task := range tasks {
+		if n := sent(task); n > 2 {
+			s.Errorf("%s: %d PATCHes", key, n)
+		}
+	}
+}
+
+// testRealOutage kills the real Label Studio while changes are under way on both sides.
+func testRealOutage(s *street, real *studio.Real) {
+	tasks, want := map[string]int64{}, map[string]bool{"before": true, "note": true, "row": true, "meta": true}
+	for _, key := range []string{"before", "note", "row", "row_back", "meta"} {
+		tasks[key] = s.pair(key, "NEUTRAL")
+	}
+	s.env = append(s.env, shortDeadline)
+	p := s.start()
+	s.hook(p)
+	s.wantRest()
+	s.setResult("VICTORY", "before")
+	s.annotate(tasks["note"], true)
+	if err := real.Kill(); err != nil {
+		s.Fatal(err)
+	}
+	s.setResult("VICTORY", "row", "row_back")
+	// What somebody did in the last moment, and was announced to nobody.
+	execAll(s.T, connect(s.T, DSN(real.DatabaseURL())),
+		fmt.Sprintf(`UPDATE task SET meta = meta || '{"gold_star": true}', updated_at = now() WHERE id = %d`, tasks["meta"]))
+	s.wantUnready(p, "Label Studio is away")
+	s.wantConfirmed()
+	s.setResult("NEUTRAL", "row_back")
+	s.wantConfirmed()
+	if err := real.Restart(s.Context()); err != nil {
+		s.Fatal(err)
+	}
+	s.wantEach(tasks, want)
+	s.wantEqual()
+	s.wantReady(p)
+}
+
+// wantConfirmed waits until all that was written so far is confirmed to the server: no WAL is held back.
+func (s *street) wantConfirmed() {
+	s.Helper()
+	var at, slot string
+	if err := s.db.QueryRow(s.Context(), `SELECT pg_current_wal_insert_lsn()::text`).Scan(&at); err != nil {
+		s.Fatal(err)
+	}
+	for _, e := range s.env {
+		if name, found := strings.CutPrefix(e, "RECONCILER_SLOT="); found {
+			slot = name
+		}
+	}
+	s.zero(`SELECT count(*), min('confirmed ' || confirmed_flush_lsn || ' of ' || $2) FROM pg_replication_slots
+		WHERE slot_name = $1 AND confirmed_flush_lsn < $2::text::pg_lsn`, slot, at)
+}
+
+// wantUnready waits until /readyz gives a reason.
+func (s *street) wantUnready(p *process, reason string) {
+	s.Helper()
+	s.eventually(func() string {
+		if status, body := p.get(s.T, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, reason) {
+			return fmt.Sprintf("/readyz answers %d %s, want 503 with %q", status, body, reason)
+		}
+		return ""
+	})
+}
+
+func (s *street) wantReady(p *process) {
+	s.Helper()
+	s.eventually(func() string {
+		if status, body := p.get(s.T, "/readyz"); status != http.StatusOK {
+			return fmt.Sprintf("/readyz answers %d %s", status, body)
+		}
+		return ""
+	})
+}

@@ -1,0 +1,145 @@
+package reconciler_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
+	"github.com/aristotle/reconciler/cdc"
+	"github.com/aristotle/reconciler/labelstudio"
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// rig is the daemon's parts in this process, between a real PostgreSQL and the stand-in.
+type rig struct {
+	testing.TB
+	url     string
+	db      *pgxpool.Pool // as the application
+	ledger  *ledger.Ledger
+	studio  *studio.StandIn
+	client  *labelstudio.Client
+	metrics *metrics.Metrics
+	intake  *reconciler.Intake
+	project int64
+	tasks   []int64 // of the conquests c0, c1, …
+}
+
+func newRig(b testing.TB, conquests int, delays studio.Delays) *rig {
+	b.Helper()
+	return newRigAt(b, pgtest.Database(b, sandbox.Schema{}), conquests, delays)
+}
+
+func newRigAt(b testing.TB, url string, conquests int, delays studio.Delays) *rig {
+	b.Helper()
+	ctx := b.Context()
+	r := &rig{TB: b, url: url, metrics: metrics.New(prometheus.NewRegistry())}
+	var err error
+	if r.db, err = pgxpool.New(ctx, r.url); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(r.db.Close)
+	r.exec(`CREATE SCHEMA reconciler`)
+	r.exec(`CREATE PUBLICATION reconciler FOR TABLE "Conquest" (id)`)
+	r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) SELECT 'c' || i, 'PENDING', 'p', 'd' FROM generate_series(0, $1) i`, conquests-1)
+	if r.ledger, err = ledger.Open(ctx, r.url, "reconciler"); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(r.ledger.Close)
+	if err := r.ledger.Migrate(ctx); err != nil {
+		b.Fatal(err)
+	}
+	if r.studio, err = studio.StartStandIn(studio.StandInOptions{Delays: delays}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = r.studio.Close() })
+	r.project = r.studio.AddProject("bench")
+	for i := range conquests {
+		r.tasks = append(r.tasks, r.studio.AddTask(r.project, map[string]any{"conquest_id": fmt.Sprint("c", i), "prompt": "p", "response": "r"}, map[string]any{}))
+	}
+	if r.client, err = labelstudio.New(labelstudio.Options{URL: r.studio.URL(), Token: r.studio.Token()}); err != nil {
+		b.Fatal(err)
+	}
+	r.intake = &reconciler.Intake{Ledger: r.ledger, Metrics: r.metrics}
+	return r
+}
+
+func (r *rig) exec(sql string, args ...any) {
+	r.Helper()
+	if _, err := r.db.Exec(r.Context(), sql, args...); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// settled links every task and gives every key its hub, as after a first full pass.
+func (r *rig) settled() {
+	r.exec(`INSERT INTO reconciler.hub (key, d, n, created_at, before) SELECT id, false, 0, "createdAt", result FROM "Conquest"`)
+	r.exec(`INSERT INTO reconciler.project (id, full_at, watermark) VALUES ($1, now(), now())`, r.project)
+	r.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun, s) SELECT t, 'c' || (i - 1), $2, 'union', false FROM unnest($1::bigint[]) WITH ORDINALITY u(t, i)`,
+		r.tasks, r.project)
+	r.exec(`ANALYZE`)
+}
+
+// run starts stream and worker, and returns once the stream is there.
+func (r *rig) run() (stop func()) {
+	r.Helper()
+	slot := fmt.Sprint("bench_", time.Now().UnixNano())
+	l, err := cdc.New(cdc.Config{URL: r.url, Slot: slot, Publication: "reconciler", Handle: r.intake.Stream, OnSlotCreated: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		r.Fatal(err)
+	}
+	t := r.turner(r.client)
+	ctx, cancel := context.WithCancel(r.Context())
+	var g errgroup.Group
+	g.Go(func() error { return l.Run(ctx) })
+	g.Go(func() error { return t.Work(ctx) })
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !l.Stats().Connected {
+		<-tick.C
+	}
+	return func() {
+		cancel()
+		if err := g.Wait(); err != nil {
+			r.Error(err)
+		}
+	}
+}
+
+func (r *rig) turner(c *labelstudio.Client) *reconciler.Turner {
+	return reconciler.NewTurner(reconciler.Options{Ledger: r.ledger, Studio: c, Metrics: r.metrics, Log: slog.New(slog.DiscardHandler),
+		Deadline: time.Minute, Initial: "union", Projects: []int64{r.project}})
+}
+
+// eventually waits until what is true; asking again is all there is.
+func (r *rig) eventually(what func() bool) {
+	r.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); !what(); <-tick.C {
+		if time.Now().After(deadline) {
+			r.Fatal("it never happened")
+		}
+	}
+}
+
+// ask returns a boolean of the database.
+func (r *rig) ask(sql string, args ...any) (yes bool) {
+	r.Helper()
+	if err := r.db.QueryRow(r.Context(), sql, args...).Scan(&yes); err != nil {
+		r.Fatal(err)
+	}
+	return yes
+}
