@@ -37,7 +37,7 @@ type seen struct {
 func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 	out := decided{write: writes{claim: c}}
 	if st.hub != nil && (st.row == nil || !sameRow(st.hub, st.row)) {
-		if wait := aliveFor(st.edges); wait > 0 {
+		if wait, alive := aliveFor(c, st.edges, s); alive {
 			out.ends = []ledger.End{later(c, wait)}
 			return out
 		}
@@ -75,22 +75,21 @@ func starHub(h *ledger.Hub) star.Hub {
 	return star.Hub{Known: true, D: *h.D, N: h.N}
 }
 
-// aliveFor is how long until no intent of the edges is alive.
-func aliveFor(edges []ledger.Edge) time.Duration {
-	var wait float64
+// aliveFor tells whether a PATCH of the edges may still take effect, and for how long.
+func aliveFor(c ledger.Claim, edges []ledger.Edge, s *sights) (wait time.Duration, alive bool) {
 	for _, e := range edges {
-		if e.IntentWait != nil {
-			wait = max(wait, *e.IntentWait)
+		if !settled(c, e, readMeta(e.Task, s.tasks[e.Task].Meta).Stamp) {
+			wait, alive = max(wait, time.Duration(*e.IntentWait*float64(time.Second))), true
 		}
 	}
-	return time.Duration(wait * float64(time.Second))
+	return wait, alive
 }
 
 // forgetRow drops what was known of a row that is gone, or is another row now.
 func (d *decided) forgetRow(c ledger.Claim, st *state) {
 	d.forget = []string{c.Key}
 	d.audit = append(d.audit, ledger.Audit{Key: c.Key, Source: c.Source, Reason: "the row is gone or another one", D: st.hub.D, N: &st.hub.N})
-	st.hub = nil
+	st.lost, st.hub = st.hub.D != nil && *st.hub.D, nil
 	for i, e := range st.edges {
 		e = remember(e, toStar(e).Forget())
 		e.Held = nil
@@ -185,8 +184,7 @@ func (t *Turner) remember(out *decided, c ledger.Claim, st *state, edges []seen,
 	if before == nil || !reflect.DeepEqual(*before, hub) {
 		out.hubs = append(out.hubs, hub)
 	}
-	lost := before != nil && before.D != nil && *before.D && !d.Hub.D
-	if d.Hub.D || lost {
+	if d.Hub.D || st.lost || starHub(before).D {
 		out.ratings = append(out.ratings, aristotle.Rate(*row, d.Hub.D, place, st.ratings)...)
 	}
 	for i := range edges {
@@ -322,17 +320,23 @@ func (t *Turner) speaker(e seen, o star.Outcome) (who *string, annotation int64)
 	if o.Said == star.Yes {
 		if fresh := e.look.Stars.Minus(e.look.Base); len(fresh) > 0 && o.By != star.ByMeta {
 			a := annotationOf(e.task, fresh[len(fresh)-1])
-			return t.people.email(a.CompletedBy), a.ID
+			return t.people.email(lastHand(a)), a.ID
 		}
 		return nil, 0
 	}
 	if o.By == star.ByAnnotation {
 		gone := e.look.Base[len(e.look.Base)-1]
-		if a := annotationOf(e.task, gone); a.UpdatedBy.ID != 0 {
-			return t.people.email(a.UpdatedBy), 0
-		}
+		return t.people.email(lastHand(annotationOf(e.task, gone))), 0
 	}
 	return nil, 0
+}
+
+// lastHand is who last wrote an annotation: its author, unless somebody has edited it.
+func lastHand(a labelstudio.Annotation) labelstudio.UserRef {
+	if a.UpdatedBy.ID != 0 && a.UpdatedAt.Sub(a.CreatedAt) > time.Second {
+		return a.UpdatedBy
+	}
+	return a.CompletedBy
 }
 
 func annotationOf(task sight, id int64) labelstudio.Annotation {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -27,27 +26,22 @@ type sight struct {
 	at time.Time // before it was asked for
 }
 
-// note takes in how the search ended.
-func (s *sights) note(err error) {
-	s.unsearched = err
-	if isAway(err) {
-		s.away = fmt.Errorf("%w: %w", errAway, err)
+// isAway tells whether an error concerns Label Studio as a whole, by asking it for
+// the least: a request that fails by itself must not keep all keys waiting.
+func (t *Turner) isAway(ctx context.Context, err error) bool {
+	if !labelstudio.Away(err) {
+		return false
 	}
-}
-
-// isAway tells whether an error concerns Label Studio as a whole. What is forbidden
-// may be so for one project alone.
-func isAway(err error) bool {
-	var e *labelstudio.Error
-	return labelstudio.Away(err) && !(errors.As(err, &e) && e.Status == http.StatusForbidden)
+	_, err = t.studio.Whoami(ctx)
+	return err != nil
 }
 
 // unread notes tasks that could not be read.
-func (s *sights) unread(ids []int64, err error) {
+func (t *Turner) unread(ctx context.Context, s *sights, ids []int64, err error) {
 	for _, id := range ids {
 		s.errs[id] = err
 	}
-	if isAway(err) {
+	if s.away == nil && t.isAway(ctx, err) {
 		s.away = fmt.Errorf("%w: %w", errAway, err)
 	}
 }
@@ -55,8 +49,11 @@ func (s *sights) unread(ids []int64, err error) {
 // look is S2: it reads the tasks of the claimed keys afresh, one listing a project,
 // asked for after the claim. What a listing does not show is asked for by itself,
 // since a listing may be short.
-func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger.Link) *sights {
-	s := &sights{tasks: map[int64]sight{}, missing: map[int64]bool{}, errs: map[int64]error{}}
+func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger.Link, unsearched error) *sights {
+	s := &sights{unsearched: unsearched, tasks: map[int64]sight{}, missing: map[int64]bool{}, errs: map[int64]error{}}
+	if t.isAway(ctx, unsearched) {
+		s.away = fmt.Errorf("%w: %w", errAway, unsearched)
+	}
 	byProject := map[int64][]int64{}
 	for _, c := range claims {
 		for _, e := range c.Edges {
@@ -79,13 +76,13 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 
 func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids []int64) {
 	if s.away != nil {
-		s.unread(ids, s.away)
+		t.unread(ctx, s, ids, s.away)
 		return
 	}
 	at := time.Now()
 	listed, err := t.studio.TasksByID(ctx, project, ids)
 	if err != nil {
-		s.unread(ids, err)
+		t.unread(ctx, s, ids, err)
 		return
 	}
 	for _, task := range listed {
@@ -110,7 +107,7 @@ func (t *Turner) lookAlone(ctx context.Context, s *sights, id int64) {
 	case labelstudio.IsNotFound(err):
 		s.missing[id] = true
 	default:
-		s.unread([]int64{id}, err)
+		t.unread(ctx, s, []int64{id}, err)
 	}
 }
 
@@ -137,7 +134,7 @@ func (t *Turner) meet(ctx context.Context, s *sights) {
 		for id, task := range s.tasks {
 			if len(task.Annotations) > 0 { // without its people a star would lose its giver
 				delete(s.tasks, id)
-				s.unread([]int64{id}, err)
+				t.unread(ctx, s, []int64{id}, err)
 			}
 		}
 	}
@@ -170,7 +167,7 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 			}
 			links = append(links, linksOf(p, tasks)...)
 		}
-		if isAway(failed) {
+		if labelstudio.Away(failed) {
 			break
 		}
 	}

@@ -25,6 +25,8 @@ const (
 	// overlap is how far behind its newest a pass asks again: updated_at is set before
 	// the commit that shows it, and commits overtake one another.
 	overlap = time.Minute
+	// fullRetry is when a full pass that failed is made up.
+	fullRetry = 10 * time.Minute
 	// skew is what our clock and Label Studio's may differ by, where only ours is known.
 	skew = 5 * time.Minute
 )
@@ -85,7 +87,9 @@ func (p *Passes) Run(ctx context.Context) error {
 			err = p.changes(ctx)
 		} else {
 			kind, err = metrics.Full, p.everything(ctx)
-			nextFull = p.Full.Next(now)
+			if nextFull = p.Full.Next(now); err != nil {
+				nextFull = now.Add(fullRetry)
+			}
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -117,10 +121,25 @@ func (p *Passes) wait(ctx context.Context, nextFull time.Time) {
 }
 
 // changes is the incremental pass: tasks whose updated_at is at or after what was
-// seen last. Projects that were never gone through are linked whole first, all of
-// them before any of their keys is turned.
+// seen last.
 func (p *Passes) changes(ctx context.Context) error {
-	ids, known, err := p.list(ctx)
+	return p.through(ctx, func(id int64, known ledger.Project) error { return p.since(ctx, id, *known.Watermark) })
+}
+
+// everything is the full pass: every task and every row.
+func (p *Passes) everything(ctx context.Context) error {
+	err := p.through(ctx, func(id int64, _ ledger.Project) error { return p.whole(ctx, id) })
+	return errors.Join(err, p.Intake.All(ctx))
+}
+
+// through goes through the projects. Those that no pass has gone through are linked whole
+// first, all of them before any of their keys is turned.
+func (p *Passes) through(ctx context.Context, pass func(int64, ledger.Project) error) error {
+	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
+	if err != nil {
+		return err
+	}
+	known, err := p.Ledger.Projects(ctx)
 	if err != nil {
 		return err
 	}
@@ -132,30 +151,11 @@ func (p *Passes) changes(ctx context.Context) error {
 			later = append(later, id)
 		}
 	}
-	if err := p.meet(ctx, first); err != nil {
-		return err
+	met := p.meet(ctx, first)
+	if met == nil {
+		p.once.Do(func() { close(p.linked) })
 	}
-	p.once.Do(func() { close(p.linked) })
-	return p.each(ctx, later, func(id int64) error { return p.since(ctx, id, *known[id].Watermark) })
-}
-
-// everything is the full pass: every task and every row.
-func (p *Passes) everything(ctx context.Context) error {
-	ids, _, err := p.list(ctx)
-	if err == nil {
-		err = p.each(ctx, ids, func(id int64) error { return p.whole(ctx, id) })
-	}
-	return errors.Join(err, p.Intake.All(ctx))
-}
-
-// list returns the projects that are ours, and how far the passes have got in them.
-func (p *Passes) list(ctx context.Context) ([]int64, map[int64]ledger.Project, error) {
-	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
-	if err != nil {
-		return nil, nil, err
-	}
-	known, err := p.Ledger.Projects(ctx)
-	return ids, known, err
+	return errors.Join(met, p.each(ctx, later, func(id int64) error { return pass(id, known[id]) }))
 }
 
 // each goes through projects. One that fails keeps no other from its pass, unless
@@ -165,7 +165,7 @@ func (p *Passes) each(ctx context.Context, ids []int64, pass func(int64) error) 
 	for _, id := range ids {
 		if err := pass(id); err != nil {
 			all = errors.Join(all, fmt.Errorf("project %d: %w", id, err))
-			if isAway(err) || ctx.Err() != nil {
+			if labelstudio.Away(err) || ctx.Err() != nil {
 				break
 			}
 		}
@@ -179,8 +179,9 @@ func (p *Passes) meet(ctx context.Context, projects []int64) error {
 		return nil
 	}
 	start, found := time.Now(), 0
+	var met []int64
 	err := p.each(ctx, projects, func(project int64) error {
-		return pages(fullPage, func(after int64) ([]labelstudio.Task, int, error) {
+		err := pages(fullPage, func(after int64) ([]labelstudio.Task, int, error) {
 			tasks, total, err := p.Studio.TasksAfter(ctx, project, after, fullPage)
 			if err != nil {
 				return nil, 0, err
@@ -188,16 +189,17 @@ func (p *Passes) meet(ctx context.Context, projects []int64) error {
 			found += len(tasks)
 			return tasks, total, p.Ledger.Link(ctx, linksOf(project, tasks), p.Initial)
 		})
-	})
-	if err != nil {
+		if err == nil {
+			met = append(met, project)
+		}
 		return err
-	}
-	n, err := p.Ledger.EnqueueMet(ctx, projects, start.Add(-skew))
+	})
+	n, stored := p.Ledger.EnqueueMet(ctx, met, start.Add(-skew))
 	p.Intake.count(metrics.Diff, n)
-	if err == nil {
-		p.Log.InfoContext(ctx, "new projects were read", "projects", projects, "tasks", found, logKeys, n, logTook, time.Since(start))
+	if stored == nil && len(met) > 0 {
+		p.Log.InfoContext(ctx, "new projects were read", "projects", met, "tasks", found, logKeys, n, logTook, time.Since(start))
 	}
-	return err
+	return errors.Join(err, stored)
 }
 
 // errShort is a listing that is shorter than it says itself: nothing may be

@@ -50,7 +50,7 @@ func (t *Turner) patchAll(ctx context.Context, all []writes) error {
 				answer, err = t.patch(ctx, w, p)
 			}
 			end = t.patched(ctx, &b, w, p, answer, err, end)
-			if err != nil && isAway(err) {
+			if err != nil && away == nil && t.isAway(ctx, err) {
 				away = fmt.Errorf("%w: %w", errAway, err)
 			}
 		}
@@ -117,7 +117,7 @@ func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, an
 	}
 	if !unsent {
 		b.after = append(b.after, func() { t.Metrics.Sync.With(metrics.ToLabelStudio, metrics.Failure).Inc() })
-		if labelstudio.NotDone(err) && !isAway(err) {
+		if labelstudio.NotDone(err) {
 			again = failed(w.claim, err)
 		}
 		text := shorten(err.Error())

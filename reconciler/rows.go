@@ -19,6 +19,7 @@ type state struct {
 	edges   []ledger.Edge       // in task order
 	ratings []aristotle.Rating
 	claim   int64
+	lost    bool // the row that was here before was VICTORY
 }
 
 // change is what one key's turn writes: all of it, or nothing.

@@ -92,19 +92,16 @@ var errAway = errors.New("Label Studio is away")
 // tells the next turn that a PATCH may be on its way.
 func (t *Turner) Turn(ctx context.Context, claims []ledger.Claim) error {
 	t.Step("S1")
-	found, err := t.search(ctx, claims)
-	sights := t.look(ctx, claims, found)
-	sights.note(err)
+	found, unsearched := t.search(ctx, claims)
+	sights := t.look(ctx, claims, found, unsearched)
 	t.Step("S2")
-	all, err := t.decideAll(ctx, claims, sights)
-	if err != nil {
-		return err
-	}
+	all, undecided := t.decideAll(ctx, claims, sights)
 	t.Step("S3")
+	// What was committed is sent, also where other keys could not be settled.
 	if err := t.patchAll(ctx, all); err != nil {
-		return err
+		return errors.Join(undecided, err)
 	}
-	return sights.away
+	return errors.Join(undecided, sights.away)
 }
 
 // decideAll is S3. One key that cannot be settled, since a trigger of the

@@ -36,7 +36,7 @@ func backoff(failures int) time.Duration {
 }
 
 // Work turns keys until ctx ends, then ends the turn that it is at and returns nil.
-// It returns an error only where it cannot go on: where our schema is gone.
+// Nothing else ends it: what fails is tried again, and shown.
 func (t *Turner) Work(ctx context.Context) error {
 	select {
 	case <-t.Ready:
@@ -60,12 +60,6 @@ func (t *Turner) Work(ctx context.Context) error {
 		case err == nil:
 			failures, last = 0, ""
 		case errors.Is(err, errAway):
-			// Where only some requests fail, the probe finds nothing wrong: then
-			// this is what keeps us from asking for them again and again.
-			if failures > 0 {
-				sleep(ctx, min(maxProbe, backoff(failures)))
-			}
-			failures++
 			t.probe(ctx, err)
 		default:
 			if text := err.Error(); text != last { // a repeated failure is logged once until it changes

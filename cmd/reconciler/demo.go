@@ -27,12 +27,17 @@ import (
 // DemoCmd is `reconciler demo`: both systems and the daemon on this machine, every flow shown once, then everything is left
 // running to be clicked through.
 //
-// It makes a world of its own and talks to nothing else. Of the settings only those of the listeners, the webhook secret and
-// the log count: where ARISTOTLE_… and LABEL_STUDIO_… lead to a real installation, the demo must not follow.
+// It makes a world of its own and talks to nothing else. Of the settings only those in [DemoCmd.settings]
+// count: where ARISTOTLE_… and LABEL_STUDIO_… lead to a real installation, the demo must not follow.
 type DemoCmd struct {
 	StandIn         bool   `help:"Use the stand-in Label Studio, which needs no Python and starts at once, and has no pages to look at."`
 	PostgresPort    uint16 `default:"4002" placeholder:"PORT" help:"Port of the demo's PostgreSQL on 127.0.0.1; 0 takes a free one [default: 4002]."`
 	LabelStudioPort uint16 `default:"4115" placeholder:"PORT" help:"Port of the demo's Label Studio on 127.0.0.1; 0 takes a free one [default: 4115]."`
+}
+
+// Help is the rest of `reconciler demo --help`.
+func (c *DemoCmd) Help() string {
+	return "Of the settings only those of the listeners, the tokens file, the webhook secret and the log count: the demo makes a world of its own and talks to no other."
 }
 
 // Run prepares, shows, and then waits until ctx ends, which is the way to end it. What was started is stopped in the reverse

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,6 +17,10 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "reconciler" {
 		program()
 		os.Exit(0)
+	}
+	// These tests wait more than they compute: for deadlines, for looks after a PATCH, for a slow Label Studio.
+	if err := flag.Set("test.parallel", "10"); err != nil {
+		panic(err)
 	}
 	pgtest.Main(m)
 }

@@ -226,10 +226,11 @@ func (d *daemon) leader(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		if err := d.stream.Run(ctx); err != nil {
-			return &fatalError{err}
+		err := d.stream.Run(ctx)
+		if err == nil || !d.stream.Stats().LastMessage.IsZero() {
+			return err // it has worked before, so it is waited for
 		}
-		return nil
+		return &fatalError{err}
 	})
 	g.Go(func() error { return d.turner.Work(ctx) })
 	g.Go(func() error { return d.passes.Run(ctx) })

@@ -60,6 +60,7 @@ func allFlows(s *street, names ...string) {
 	row, meta := s.row("bystander"), s.meta(bystander)
 	p := s.start()
 	s.hook(p)
+	s.wantContact(bystander)
 	s.Run("flows", func(t *testing.T) {
 		for _, name := range names {
 			t.Run(name, func(t *testing.T) {
@@ -82,7 +83,7 @@ func victoryFlow(s *street, key string) {
 	second := s.task(key, s.projects[1], nil)
 	s.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, rating, feedback, philosopher, domain)
 		VALUES ($1, $1, 'conquest_analysis', 3, 'not bad', 'plato@example.com', 'ethics')`, key)
-	s.wantRest(key)
+	s.wantContact(task, second)
 	meta, rating := s.meta(task), s.rating(key)
 
 	s.setResult("VICTORY", key)
@@ -113,7 +114,7 @@ func victoryFlow(s *street, key string) {
 func starFlow(s *street, key string) {
 	task := s.pair(key, "DEFEAT")
 	second := s.task(key, s.projects[1], nil)
-	s.wantRest(key)
+	s.wantContact(task, second)
 	row, meta := s.row(key), s.meta(task)
 
 	note := s.annotate(task, true)
@@ -155,7 +156,7 @@ func (s *street) isNow(column, key string) {
 // The star goes with the annotation that gave it.
 func deletionFlow(s *street, key string) {
 	task := s.pair(key, "NEUTRAL")
-	s.wantRest(key)
+	s.wantContact(task)
 	note := s.annotate(task, true)
 	s.wantResult(key, "VICTORY")
 	s.wantRest(key)
@@ -171,7 +172,7 @@ func deletionFlow(s *street, key string) {
 // An annotation that still says star after its VICTORY was taken away stays at rest; another star counts.
 func overruledFlow(s *street, key string) {
 	task := s.pair(key, "PENDING")
-	s.wantRest(key)
+	s.wantContact(task)
 	note := s.annotate(task, true)
 	s.wantResult(key, "VICTORY")
 	s.wantStar(task, true)
@@ -203,7 +204,7 @@ func (s *street) claim(key string) (n int64) {
 // A star that somebody writes into meta: Label Studio announces nothing, and does not say who.
 func metaFlow(s *street, key string) {
 	task := s.pair(key, "NEUTRAL")
-	s.wantRest(key)
+	s.wantContact(task)
 	row, meta := s.row(key), s.meta(task)
 	s.setMeta(task, object{"gold_star": true})
 	s.wantResult(key, "VICTORY")
@@ -247,6 +248,7 @@ func importLaterFlow(s *street, key string) {
 // A task is there before its conquest.
 func importBeforeFlow(s *street, key string) {
 	task := s.task(key, s.projects[0], nil)
+	s.zero(`SELECT count(*), 'nobody knows the task' FROM (SELECT) one WHERE NOT EXISTS (SELECT FROM reconciler.edge WHERE task_id = $1)`, task)
 	s.wantRest(key)
 	s.conquest(key, "VICTORY")
 	s.wantStar(task, true)

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -27,7 +29,7 @@ func TestStudioAway(t *testing.T) {
 	}
 	p := s.start()
 	s.hook(p)
-	s.wantRest()
+	s.wantContact(slices.Collect(maps.Values(tasks))...)
 
 	var asked atomic.Int64
 	ls.Faults(func(r *http.Request) studio.Fault {
@@ -74,7 +76,7 @@ func testRealOutage(s *street, real *studio.Real) {
 	s.env = append(s.env, shortDeadline)
 	p := s.start()
 	s.hook(p)
-	s.wantRest()
+	s.wantContact(slices.Collect(maps.Values(tasks))...)
 	s.setResult("VICTORY", "before")
 	s.annotate(tasks["note"], true)
 	if err := real.Kill(); err != nil {

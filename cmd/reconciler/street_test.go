@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -267,7 +268,9 @@ func (o object) without(keys ...string) object {
 }
 
 // gold tells whether a meta shows the star, under its name or that of older writers.
-func (o object) gold() bool { return o["gold_star"] == true || o["gold_star"] == nil && o["is_gold_star"] == true }
+func (o object) gold() bool {
+	return o["gold_star"] == true || o["gold_star"] == nil && o["is_gold_star"] == true
+}
 
 // What the contract lets a star change, and nothing else.
 var (
@@ -352,6 +355,13 @@ func (s *street) wantStar(task int64, gold bool) {
 func (s *street) wantResult(id, result string) {
 	s.Helper()
 	s.zero(`SELECT count(*), min(id || ' is ' || COALESCE(result::text, 'NULL') || ', want ' || $2) FROM "Conquest" WHERE id = $1 AND result::text IS DISTINCT FROM $2`, id, result)
+}
+
+// wantContact waits until the daemon has met tasks whose conquests are there: what people do from then on counts.
+func (s *street) wantContact(tasks ...int64) {
+	s.Helper()
+	s.zero(`SELECT count(*), 'not met yet: task ' || min(t) FROM unnest($1::bigint[]) AS t LEFT JOIN reconciler.edge e ON e.task_id = t WHERE e.s IS NULL`, tasks)
+	s.wantRest()
 }
 
 // wantRest waits until none of the keys is dirty: of all where none is named.
@@ -460,3 +470,6 @@ func hire(t *testing.T, real *studio.Real) studioSide {
 		fmt.Sprintf(`INSERT INTO authtoken_token (key, created, user_id) VALUES ('%s', now(), %d)`, token, made.ID))
 	return studioSide{url: real.URL(), token: real.Token(), annotator: email, annotatorsToken: token, passes: "@every 3s", database: db}
 }
+
+// cleanContext is for what must be done after a test's own context has ended.
+func cleanContext(t *testing.T) context.Context { return context.WithoutCancel(t.Context()) }

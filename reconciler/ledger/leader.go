@@ -36,8 +36,12 @@ func (l *Ledger) Lead(ctx context.Context, lead func(context.Context) error) err
 		cancel(fmt.Errorf("the session that held the lead ended: %w", err))
 	}()
 	err = lead(ctx)
+	lost := context.Cause(ctx)
 	cancel(nil)
 	<-watched
+	if err == nil {
+		return lost // nil, or why the lead ended
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,18 +14,19 @@ import (
 // KeyOf reads the conquest that a task belongs to from the task's data: under
 // "conquest_id", or "id" where older importers left it. "" where it names none.
 func KeyOf(data json.RawMessage) string {
-	var d struct {
-		ConquestID json.RawMessage `json:"conquest_id"`
-		ID         json.RawMessage `json:"id"`
-	}
+	var d map[string]json.RawMessage // a struct would take "ID" for "id"
 	if json.Unmarshal(data, &d) != nil {
 		return "" // data that is no object names no conquest
 	}
-	if id := idText(d.ConquestID); id != "" {
-		return id
+	id := cmp.Or(idText(d["conquest_id"]), idText(d["id"]))
+	if len(id) > maxKey {
+		return ""
 	}
-	return idText(d.ID)
+	return id
 }
+
+// maxKey is far above any id, and below what an index can hold.
+const maxKey = 1000
 
 // idText reads an id that is a text or, from some importers, a whole number.
 func idText(raw json.RawMessage) string {

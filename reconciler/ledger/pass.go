@@ -48,6 +48,9 @@ func (l *Ledger) SetFull(ctx context.Context, project int64, begun time.Time) er
 // and notes that the first pass over these projects, begun then, is finished. It
 // returns how many keys.
 func (l *Ledger) EnqueueMet(ctx context.Context, projects []int64, begun time.Time) (int, error) {
+	if len(projects) == 0 {
+		return 0, nil
+	}
 	var n int
 	b := &pgx.Batch{}
 	b.Queue(`INSERT INTO project AS p (id, full_at, watermark) SELECT id, $2, $2 FROM unnest($1::bigint[]) AS id ORDER BY id

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Source is what made a key dirty. It is a label of the metrics and of the audit.
@@ -54,7 +55,7 @@ var enqueueChanged string
 
 // EnqueueChanged makes those of keys dirty whose row, as it is now, differs from the
 // hub, and returns how many. It is for changes of rows of "Conquest" by transactions
-// that the WAL has: it waits until they can be seen.
+// that the WAL has: it waits until they can be seen, and for locks, as long as ctx lets it.
 func (l *Ledger) EnqueueChanged(ctx context.Context, keys []string, by []uint32, from Source) (int, error) {
 	if len(keys) == 0 {
 		return 0, nil
@@ -66,7 +67,7 @@ func (l *Ledger) EnqueueChanged(ctx context.Context, keys []string, by []uint32,
 	for wait := firstUnseen; ; wait = min(2*wait, maxUnseen) {
 		var n *int
 		err := l.pool.QueryRow(ctx, enqueueChanged, keys, from.priority(), string(from), minGap, xids).Scan(&n)
-		if err != nil {
+		if err != nil && !isLocked(err) {
 			return 0, fmt.Errorf("enqueue %d changed keys: %w", len(keys), err)
 		}
 		if n != nil {
@@ -90,6 +91,12 @@ func (l *Ledger) Enqueue(ctx context.Context, keys []string, from Source) (int, 
 		return 0, fmt.Errorf("enqueue %d keys: %w", len(keys), err)
 	}
 	return n, nil
+}
+
+// isLocked tells that a statement gave up a lock that it will get another time.
+func isLocked(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "40P01")
 }
 
 const markDirty = `SELECT mark_dirty($1, $2, $3, $4)`
@@ -178,7 +185,7 @@ var finishSQL string
 // QueueFinish adds the ends to a batch that is to commit with what led to them.
 func QueueFinish(b *pgx.Batch, ends []End) {
 	if len(ends) > 0 {
-		b.Queue(finishSQL, ends)
+		b.Queue(finishSQL, ends, minGap)
 	}
 }
 
@@ -187,7 +194,7 @@ func (l *Ledger) Finish(ctx context.Context, ends []End) error {
 	if len(ends) == 0 {
 		return nil
 	}
-	if _, err := l.pool.Exec(ctx, finishSQL, ends); err != nil {
+	if _, err := l.pool.Exec(ctx, finishSQL, ends, minGap); err != nil {
 		return fmt.Errorf("finish %d keys: %w", len(ends), err)
 	}
 	return nil

@@ -52,14 +52,16 @@ $$;
 -- unseen tells whether the calling statement's snapshot does not see one of these
 -- transactions yet. A commit reaches the stream when it is in the WAL, which is before
 -- other sessions see it. Numbers in the stream have 32 bits, those of a snapshot 64:
--- the missing half is that of the snapshot's newest, or the one before it.
+-- the missing half is the one that brings it closest to the snapshot's newest.
 -- +goose StatementBegin
 CREATE FUNCTION unseen(xids bigint[]) RETURNS boolean STABLE LANGUAGE sql AS $$
     SELECT EXISTS (
         SELECT FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid) newest,
              unnest(xids) AS x, LATERAL (SELECT (newest.xid >> 32 << 32) + x AS xid) wide
         WHERE NOT pg_visible_in_snapshot(
-            (CASE WHEN wide.xid - newest.xid > 1::bigint << 31 THEN wide.xid - (1::bigint << 32) ELSE wide.xid END)::text::xid8,
+            (CASE WHEN wide.xid - newest.xid > 1::bigint << 31 THEN wide.xid - (1::bigint << 32)
+                  WHEN newest.xid - wide.xid > 1::bigint << 31 THEN wide.xid + (1::bigint << 32)
+                  ELSE wide.xid END)::text::xid8,
             pg_current_snapshot()))
 $$;
 -- +goose StatementEnd

@@ -9,7 +9,7 @@ WITH dirty AS (
     ORDER BY priority, run_after LIMIT $1 FOR UPDATE SKIP LOCKED
 ), looks AS (
     SELECT key FROM queue
-    WHERE look_at <= now() AND want_gen <= done_gen AND (leased_until IS NULL OR leased_until < now())
+    WHERE look_at <= now() AND (want_gen <= done_gen OR run_after > now()) AND (leased_until IS NULL OR leased_until < now())
     ORDER BY look_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE queue q SET claim = claim + 1, tried_at = now(), leased_until = now() + $3

@@ -16,7 +16,7 @@ WITH seen AS (
 ), noted AS (
     INSERT INTO hub AS h (key, created_at, before)
     SELECT key, created_at, result FROM seen
-    WHERE here AND result <> 'VICTORY' AND (NOT known OR same_row AND before IS DISTINCT FROM result)
+    WHERE here AND result IS DISTINCT FROM 'VICTORY' AND (NOT known OR same_row AND before IS DISTINCT FROM result)
     ORDER BY key
     ON CONFLICT (key) DO UPDATE SET before = EXCLUDED.before
     WHERE h.created_at IS NOT DISTINCT FROM EXCLUDED.created_at

@@ -1,6 +1,7 @@
 -- The end of a turn for many keys, as far as the claim is still its own: $1 is a
 -- list of {key, claim, gen, look, wait, failed, error}. wait is NULL for a success;
--- else the key stays dirty and is due again in so many seconds. A look that was due
+-- else the key stays dirty and is due again in so many seconds, or as soon as $2
+-- allows where a trigger came meanwhile. A look that was due
 -- before this claim is taken; one that fell due meanwhile stays.
 WITH locked AS ( -- in lock order: an UPDATE alone takes them as they come
     SELECT key FROM queue WHERE key IN (SELECT x.key FROM jsonb_to_recordset($1) AS x(key text)) ORDER BY key FOR UPDATE
@@ -8,7 +9,9 @@ WITH locked AS ( -- in lock order: an UPDATE alone takes them as they come
 UPDATE queue q SET
     done_gen     = CASE WHEN x.wait IS NULL THEN GREATEST(q.done_gen, x.gen) ELSE q.done_gen END,
     since        = CASE WHEN x.wait IS NULL THEN q.tried_at ELSE q.since END,
-    run_after    = CASE WHEN x.wait IS NULL THEN q.run_after ELSE now() + x.wait * interval '1 second' END,
+    run_after    = CASE WHEN x.wait IS NULL THEN q.run_after
+                        WHEN q.want_gen > x.gen THEN LEAST(now() + x.wait * interval '1 second', GREATEST(now(), q.tried_at + $2))
+                        ELSE now() + x.wait * interval '1 second' END,
     attempts     = CASE WHEN x.wait IS NULL THEN 0 WHEN x.failed THEN q.attempts + 1 ELSE q.attempts END,
     last_error   = CASE WHEN x.wait IS NULL THEN NULL ELSE COALESCE(x.error, q.last_error) END,
     leased_until = NULL,

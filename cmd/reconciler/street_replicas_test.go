@@ -1,0 +1,63 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+)
+
+// Of two daemons one leads. The other takes webhooks, and takes over when the first is killed.
+func TestTwoDaemons(t *testing.T) {
+	t.Parallel()
+	ls, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	s.env = append(s.env, shortDeadline, "RECONCILER_DIFF_SCHEDULE=@every 1h") // webhooks and the stream alone
+	tasks := map[string]int64{}
+	for _, key := range []string{"first", "second", "row", "row_meanwhile", "note_meanwhile"} {
+		tasks[key] = s.pair(key, "DEFEAT")
+	}
+	sent := countPatches(ls)
+	first := s.start()
+	s.wantLog(first, "msg=leading")
+	second := s.start()
+	s.wantContact(tasks["first"], tasks["second"], tasks["row"])
+	s.wantReady(second)
+	if _, body := second.get(t, "/readyz"); !strings.Contains(body, `"leader":false`) {
+		t.Errorf("the second daemon says %s", body)
+	}
+
+	const accepted = `reconciler_webhooks_total{action="ANNOTATION_CREATED",outcome="accepted"}`
+	s.hook(second) // it alone: what it takes the first one turns
+	s.annotate(tasks["first"], true)
+	s.setResult("VICTORY", "row")
+	s.wantEach(tasks, map[string]bool{"first": true, "row": true})
+	if n := second.metric(t, accepted); n != 1 {
+		t.Errorf("the second daemon took %v webhooks, want 1", n)
+	}
+	s.hook(first) // both are told of everything from now on
+	s.annotate(tasks["second"], true)
+	s.wantEach(tasks, map[string]bool{"first": true, "row": true, "second": true})
+	if n := first.metric(t, accepted); n != 1 {
+		t.Errorf("the first daemon took %v webhooks, want 1", n)
+	}
+	s.wantRest()
+	if strings.Contains(second.out.String(), "msg=leading") {
+		t.Error("the second daemon leads while the first one does")
+	}
+
+	first.kill()
+	s.setResult("VICTORY", "row_meanwhile")
+	s.annotate(tasks["note_meanwhile"], true)
+	s.wantLog(second, "msg=leading")
+	s.wantEach(tasks, map[string]bool{"first": true, "row": true, "second": true, "row_meanwhile": true, "note_meanwhile": true})
+	s.wantEqual()
+	for key, task := range tasks {
+		if n := sent(task); n != 1 {
+			t.Errorf("%s: %d PATCHes, want 1", key, n)
+		}
+	}
+	if status := second.stop(); status != 0 {
+		t.Errorf("exit status %d after SIGTERM, want 0", status)
+	}
+}
