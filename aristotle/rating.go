@@ -32,11 +32,13 @@ type Place struct {
 }
 
 // QueueRatings adds to a batch that the ratings of conquests are handed over. They
-// need no lock: whoever writes them has locked the conquest.
+// need no lock: whoever writes them has locked the conquest. There may be no index on
+// the column, so this may read the whole table: once, looking each row up in the
+// keys of a JSON object, which are sorted.
 func QueueRatings(b *pgx.Batch, keys []string, each func(Rating)) {
 	b.Queue(`SELECT id, conquest_analysis_id, philosopher, domain, COALESCE(is_gold_star, false), COALESCE(use_as_sample_response, false),
 			rating, label_studio_task_id, label_studio_annotation_id, created_at
-		FROM public.ml_analysis_rating WHERE conquest_analysis_id = ANY($1)`, keys).
+		FROM public.ml_analysis_rating WHERE $1::jsonb ? conquest_analysis_id`, set(keys)).
 		Query(func(rows pgx.Rows) error {
 			var r Rating
 			var created *time.Time
@@ -49,6 +51,14 @@ func QueueRatings(b *pgx.Batch, keys []string, each func(Rating)) {
 			})
 			return err
 		})
+}
+
+func set(keys []string) map[string]bool {
+	m := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		m[k] = true
+	}
+	return m
 }
 
 // Rate returns what must be written so that exactly one rating of the conquest's

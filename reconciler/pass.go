@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -49,6 +50,7 @@ type Passes struct {
 	poke   chan struct{}
 	linked chan struct{}
 	once   sync.Once
+	away   atomic.Bool // the last pass found no Label Studio
 }
 
 // NewPasses returns p, ready to run.
@@ -75,6 +77,9 @@ func (p *Passes) Poke() {
 	}
 }
 
+// Away tells whether the last pass found no Label Studio.
+func (p *Passes) Away() bool { return p.away.Load() }
+
 // Run runs the passes, one at a time, until ctx ends. The first comes at once: it
 // makes up for what was missed while nobody ran. A pass that fails is made up by
 // the next one: it says so once, until that changes.
@@ -91,10 +96,13 @@ func (p *Passes) Run(ctx context.Context) error {
 				nextFull = now.Add(fullRetry)
 			}
 		}
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil
+		}
+		p.away.Store(labelstudio.Away(err))
+		switch {
 		case err == nil:
+			p.Metrics.LabelStudioUp.Set(1)
 			p.Metrics.DiffLastSuccess.With(kind).SetToCurrentTime()
 			last = ""
 		case err.Error() != last:

@@ -39,7 +39,7 @@ var (
 // of its end. A crash between the two leaves the intent: the next turn recognises
 // the stamp, or waits for the deadline.
 func (t *Turner) patchAll(ctx context.Context, all []writes) error {
-	var b settling
+	b := settling{since: time.Now()}
 	var away error
 	for _, w := range all {
 		end := w.end

@@ -36,7 +36,8 @@ func backoff(failures int) time.Duration {
 }
 
 // Work turns keys until ctx ends, then ends the turn that it is at and returns nil.
-// Nothing else ends it: what fails is tried again, and shown.
+// What fails is tried again, and shown. It returns an error only where trying again
+// is of no use: our schema is gone.
 func (t *Turner) Work(ctx context.Context) error {
 	select {
 	case <-t.Ready:
@@ -59,6 +60,8 @@ func (t *Turner) Work(ctx context.Context) error {
 			t.wait(ctx, wake)
 		case err == nil:
 			failures, last = 0, ""
+		case ledger.IsSchemaGone(err):
+			return err
 		case errors.Is(err, errAway):
 			t.probe(ctx, err)
 		default:
@@ -172,13 +175,8 @@ func (t *Turner) probe(ctx context.Context, why error) {
 	}
 }
 
-// Away says in a few words why all keys wait, "" while they do not.
-func (t *Turner) Away() string {
-	if t.away.Load() {
-		return errAway.Error()
-	}
-	return ""
-}
+// Away tells whether all keys wait for Label Studio.
+func (t *Turner) Away() bool { return t.away.Load() }
 
 // sleep waits, or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) {

@@ -20,7 +20,6 @@ func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/reconciler": append([]string{"reconciler", "reconciler/api", "reconciler/curation", "reconciler/icl", "reconciler/ledger",
 			"reconciler/star", "labelstudio/sandbox", "aristotle/sandbox"}, leaves...),
-		"cmd/depskeep":        {}, // keeps go.mod whole until every dependency has a user; to be deleted with it
 		"reconciler":          append([]string{"reconciler/icl", "reconciler/ledger", "reconciler/star"}, leaves...),
 		"reconciler/api":      {"reconciler/icl", "reconciler/ledger", "labelstudio", "aristotle", "metrics"},
 		"reconciler/curation": {"reconciler/icl", "reconciler/ledger", "labelstudio", "aristotle", "metrics"},

@@ -70,10 +70,14 @@ func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
 	}
 	if d.leading.Load() {
 		if s := d.stream.Stats(); !s.Connected {
-			reasons = append(reasons, "stream: "+s.State)
-		}
-		if why := d.turner.Away(); why != "" {
+			why := "stream: " + s.State
+			if s.LastError != nil { // it ends with what to do about it
+				why += ": " + s.LastError.Error()
+			}
 			reasons = append(reasons, why)
+		}
+		if d.turner.Away() || d.passes.Away() {
+			reasons = append(reasons, "Label Studio is away")
 		}
 	}
 	status := http.StatusOK

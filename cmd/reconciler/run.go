@@ -29,6 +29,9 @@ type RunCmd struct {
 
 // Run keeps both sides equal until ctx ends.
 func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger) error {
+	for _, name := range cfg.unused() {
+		log.WarnContext(ctx, "this version does not use the setting yet", "setting", name)
+	}
 	d, err := newDaemon(ctx, cfg, log, c.step)
 	if err != nil {
 		return err
@@ -56,6 +59,7 @@ type daemon struct {
 	registry *prometheus.Registry
 	studio   *labelstudio.Client
 	stream   *cdc.Listener
+	intake   *reconciler.Intake
 	passes   *reconciler.Passes
 	turner   *reconciler.Turner
 	leading  atomic.Bool
@@ -132,16 +136,16 @@ func (d *daemon) observe(r labelstudio.Request) {
 // build puts the parts together.
 func (d *daemon) build() (err error) {
 	cfg := d.cfg
-	intake := &reconciler.Intake{Ledger: d.ledger, Metrics: d.metrics}
+	d.intake = &reconciler.Intake{Ledger: d.ledger, Metrics: d.metrics}
 	d.stream, err = cdc.New(cdc.Config{
 		URL: string(cfg.AristotleReplicationURL), Slot: string(cfg.Slot), Publication: string(cfg.Publication),
-		Tables: []string{reconciler.TableConquest}, Handle: intake.Stream, OnSlotCreated: intake.All, Log: d.log,
+		Tables: []string{reconciler.TableConquest}, Handle: d.intake.Stream, OnSlotCreated: d.intake.All, Log: d.log,
 	})
 	if err != nil {
 		return err
 	}
 	d.passes = reconciler.NewPasses(&reconciler.Passes{
-		Ledger: d.ledger, Intake: intake, Studio: d.studio, Metrics: d.metrics, Log: d.log,
+		Ledger: d.ledger, Intake: d.intake, Studio: d.studio, Metrics: d.metrics, Log: d.log,
 		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,
 		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: cfg.LabelStudioProjects,
 	})
@@ -221,8 +225,19 @@ func (d *daemon) leader(ctx context.Context) error {
 	d.leading.Store(true)
 	d.metrics.Leader.Set(1)
 	d.log.InfoContext(ctx, "leading")
+	// Our tables may have been dropped while we ran, and made anew by `setup`.
+	if err := d.ledger.Migrate(ctx); err != nil {
+		return err
+	}
 	if err := d.ledger.DropLeases(ctx); err != nil {
 		return err
+	}
+	if known, err := d.ledger.Projects(ctx); err != nil {
+		return err
+	} else if len(known) == 0 { // no pass has ever finished: whatever the slot says, no row was compared
+		if err := d.intake.All(ctx); err != nil {
+			return err
+		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {

@@ -389,7 +389,7 @@ func (s *street) wantEqual() {
 		   OR h.d <> EXISTS (SELECT FROM ml_analysis_rating WHERE conquest_analysis_id = c.id AND is_gold_star AND use_as_sample_response AND rating = 5)`)
 	s.zero(`SELECT count(*), min('the audit does not tell how ' || h.key || ' became ' || h.d || '@' || h.n) FROM reconciler.hub h
 		WHERE h.n > 0 AND NOT EXISTS (SELECT FROM reconciler.audit a WHERE a.key = h.key AND a.n = h.n AND a.d = h.d)`)
-	rows, err := s.db.Query(s.Context(), `SELECT task_id, s FROM reconciler.edge`)
+	rows, err := s.db.Query(s.Context(), `SELECT e.task_id, e.s FROM reconciler.edge e JOIN reconciler.hub h USING (key)`)
 	if err != nil {
 		s.Fatal(err)
 	}

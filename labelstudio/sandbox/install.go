@@ -96,6 +96,9 @@ func (i installation) install(ctx context.Context, python string) error {
 		return err
 	}
 	downloads := filepath.Join(i.dir, "downloads") // on the same disk: uv links from there
+	if err := os.Mkdir(downloads, 0o755); err != nil {
+		return err
+	}
 	steps := [][]string{
 		{python, "-m", "venv", filepath.Join(i.dir, "venv")},
 		{i.python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv==" + uvVersion},
@@ -103,21 +106,22 @@ func (i installation) install(ctx context.Context, python string) error {
 		{i.python(), "-m", "uv", "pip", "install", "--python", i.python(), "--cache-dir", downloads, "--compile-bytecode", "-r", list},
 	}
 	for _, step := range steps {
-		if err := run(ctx, step[0], step[1:]...); err != nil {
+		if err := run(ctx, downloads, step[0], step[1:]...); err != nil {
 			return fmt.Errorf("install Label Studio: %w", err)
 		}
 	}
 	return os.RemoveAll(downloads)
 }
 
-// run runs a program to its end; its output goes into the error.
-func run(ctx context.Context, name string, args ...string) error {
+// run runs a program to its end; its output goes into the error, its temporary files into temp.
+func run(ctx context.Context, temp, name string, args ...string) error {
 	// The kernel ends the child with the thread that started it, so the thread is kept until the child has ended.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	dieWithParent(cmd.SysProcAttr)
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
 	cmd.WaitDelay = time.Second // after a cancel: not for a grandchild that holds the output
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, lastLines(string(out)))

@@ -110,17 +110,16 @@ type Patched struct {
 func (l *Ledger) Settle(ctx context.Context, patched []Patched, ends []End) error {
 	b := &pgx.Batch{}
 	if len(patched) > 0 {
-		b.Queue(`WITH locked AS ( -- in lock order
-				SELECT task_id FROM edge WHERE task_id IN (SELECT x.task_id FROM jsonb_to_recordset($1) AS x(task_id bigint))
-				ORDER BY task_id FOR UPDATE
-			)
-			UPDATE edge SET
+		b.Queue(`UPDATE edge SET
 				s = CASE WHEN x.worked THEN intent_value ELSE s END,
 				last = CASE WHEN x.worked THEN intent_attempt ELSE last END,
 				task_updated_at = COALESCE(x.updated_at, task_updated_at),
 				intent_value = NULL, intent_attempt = NULL, intent_deadline = NULL
-			FROM jsonb_to_recordset($1) AS x(task_id bigint, attempt text, worked boolean, updated_at timestamptz)
-			WHERE edge.task_id = x.task_id AND edge.intent_attempt = x.attempt AND edge.task_id IN (SELECT task_id FROM locked)`, patched)
+			FROM ( -- locked in lock order
+				SELECT x.* FROM jsonb_to_recordset($1) AS x(task_id bigint, attempt text, worked boolean, updated_at timestamptz)
+				JOIN edge l USING (task_id) ORDER BY task_id FOR UPDATE OF l
+			) x
+			WHERE edge.task_id = x.task_id AND edge.intent_attempt = x.attempt`, patched)
 	}
 	QueueFinish(b, ends)
 	if b.Len() == 0 {

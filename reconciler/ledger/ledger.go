@@ -56,6 +56,16 @@ func Open(ctx context.Context, url, schema string) (*Ledger, error) {
 		"lock_timeout":                        ms(lockTimeout),
 		"statement_timeout":                   ms(statementTimeout),
 		"idle_in_transaction_session_timeout": ms(idleInTxTimeout),
+		// Every statement of ours looks rows up by key, a few or a few thousand. It is
+		// planned once, for that; planning anew takes longer than most of them run,
+		// and statistics of a table that was empty a minute ago mislead.
+		// Bitmap scans would not leave behind which dead versions of a row to skip.
+		"plan_cache_mode":   "force_generic_plan",
+		"enable_seqscan":    "off",
+		"enable_bitmapscan": "off",
+		"enable_mergejoin":  "off",
+		"enable_hashjoin":   "off",
+		"jit":               "off",
 	} {
 		conf.ConnConfig.RuntimeParams[name] = value
 	}

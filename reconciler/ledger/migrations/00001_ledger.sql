@@ -23,15 +23,19 @@ CREATE TABLE queue (
     leased_until timestamptz,                         -- saves work, proves nothing
     look_at      timestamptz,                         -- one more look after a PATCH, due by itself
     last_error   text
-);
+) WITH (fillfactor = 50); -- room for new versions of a row beside the old: no index is touched then
 CREATE INDEX queue_dirty ON queue (priority, run_after) WHERE want_gen > done_gen;
 CREATE INDEX queue_look ON queue (look_at) WHERE look_at IS NOT NULL;
 
 -- mark_dirty is the one way into the queue. A key that is dirty already stays so
 -- since when it was, and is pulled forward, but never closer than gap to the last
--- attempt. Whoever waits for work is told when this commits.
+-- attempt. Whoever waits for work is told when this commits. PL/pgSQL keeps its plans;
+-- an SQL function would be planned at each call.
 -- +goose StatementBegin
-CREATE FUNCTION mark_dirty(keys text[], prio smallint, src text, gap interval) RETURNS bigint LANGUAGE sql AS $$
+CREATE FUNCTION mark_dirty(keys text[], prio smallint, src text, gap interval) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    n bigint;
+BEGIN
     WITH dirty AS (
         INSERT INTO queue AS q (key, priority, source)
         SELECT DISTINCT key, prio, src FROM unnest(keys) AS key ORDER BY key
@@ -42,10 +46,13 @@ CREATE FUNCTION mark_dirty(keys text[], prio smallint, src text, gap interval) R
             since     = CASE WHEN q.want_gen > q.done_gen THEN q.since ELSE now() END,
             run_after = CASE WHEN q.want_gen > q.done_gen THEN LEAST(q.run_after, GREATEST(now(), q.tried_at + gap)) ELSE now() END
         RETURNING 1
-    ), told AS (
-        SELECT pg_notify(current_schema(), '') WHERE EXISTS (SELECT FROM dirty)
     )
-    SELECT count(*) FROM dirty WHERE (SELECT count(*) FROM told) >= 0
+    SELECT count(*) INTO n FROM dirty;
+    IF n > 0 THEN
+        PERFORM pg_notify(current_schema(), '');
+    END IF;
+    RETURN n;
+END
 $$;
 -- +goose StatementEnd
 
@@ -54,15 +61,17 @@ $$;
 -- other sessions see it. Numbers in the stream have 32 bits, those of a snapshot 64:
 -- the missing half is the one that brings it closest to the snapshot's newest.
 -- +goose StatementBegin
-CREATE FUNCTION unseen(xids bigint[]) RETURNS boolean STABLE LANGUAGE sql AS $$
-    SELECT EXISTS (
+CREATE FUNCTION unseen(xids bigint[]) RETURNS boolean STABLE LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN EXISTS (
         SELECT FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid) newest,
              unnest(xids) AS x, LATERAL (SELECT (newest.xid >> 32 << 32) + x AS xid) wide
         WHERE NOT pg_visible_in_snapshot(
             (CASE WHEN wide.xid - newest.xid > 1::bigint << 31 THEN wide.xid - (1::bigint << 32)
                   WHEN newest.xid - wide.xid > 1::bigint << 31 THEN wide.xid + (1::bigint << 32)
                   ELSE wide.xid END)::text::xid8,
-            pg_current_snapshot()))
+            pg_current_snapshot()));
+END
 $$;
 -- +goose StatementEnd
 
@@ -75,7 +84,7 @@ CREATE TABLE hub (
     created_at  timestamp,   -- the row's "createdAt": another one is another row
     before      text,        -- the row's result before VICTORY
     searched_at timestamptz  -- when its tasks were last looked up by conquest id
-);
+) WITH (fillfactor = 80);
 
 -- One task of a key: the link between them, and the shadow of our last look.
 CREATE TABLE edge (
@@ -94,7 +103,7 @@ CREATE TABLE edge (
     missing_since   timestamptz,
     held            jsonb,             -- what was seen when its first contact was held
     CHECK ((intent_value IS NULL) = (intent_attempt IS NULL) AND (intent_value IS NULL) = (intent_deadline IS NULL))
-);
+) WITH (fillfactor = 50);
 CREATE INDEX edge_key ON edge (key);
 CREATE INDEX edge_base ON edge USING gin (base);
 

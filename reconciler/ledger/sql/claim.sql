@@ -2,7 +2,9 @@
 -- claim grows before any state is read, and want_gen is noted here: a trigger that
 -- comes later leaves the key dirty. Whether an intent is alive is looked at here
 -- too, before the tasks are read; S3 believes it only of this very attempt, since
--- the edges are of this statement's snapshot. One row a key and edge.
+-- the edges are of this statement's snapshot. One row a key and edge. A sub-query
+-- and LATERAL with OFFSET 0 are look-ups by key whatever the planner believes of the
+-- tables' sizes.
 WITH dirty AS (
     SELECT key FROM queue
     WHERE want_gen > done_gen AND run_after <= now() AND (leased_until IS NULL OR leased_until < now())
@@ -13,15 +15,14 @@ WITH dirty AS (
     ORDER BY look_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE queue q SET claim = claim + 1, tried_at = now(), leased_until = now() + $3
-    FROM (SELECT key FROM dirty UNION ALL SELECT key FROM looks) due
-    WHERE q.key = due.key
+    WHERE q.key = ANY (ARRAY(SELECT key FROM dirty UNION ALL SELECT key FROM looks))
     RETURNING q.key, q.want_gen, q.claim, q.want_gen > q.done_gen AS dirty, q.attempts, q.since, q.source, q.priority
 )
 SELECT q.key, q.want_gen, q.claim, q.dirty, q.attempts, q.since, q.source,
        e.task_id, e.project, e.intent_attempt, e.intent_deadline > now(), e.base,
-       e.task_id IS NULL AND c.result::text = 'VICTORY' AND COALESCE(h.searched_at < now() - $4::interval, true) AS search
+       e.task_id IS NULL
+       AND (SELECT result::text FROM public."Conquest" WHERE id = q.key) = 'VICTORY'
+       AND COALESCE((SELECT searched_at FROM hub WHERE key = q.key) < now() - $4::interval, true) AS search
 FROM claimed q
-LEFT JOIN edge e ON e.key = q.key
-LEFT JOIN hub h ON h.key = q.key
-LEFT JOIN public."Conquest" c ON c.id = q.key
+LEFT JOIN LATERAL (SELECT * FROM edge WHERE key = q.key OFFSET 0) e ON true
 ORDER BY q.priority, q.key, e.task_id

@@ -3,9 +3,6 @@
 -- else the key stays dirty and is due again in so many seconds, or as soon as $2
 -- allows where a trigger came meanwhile. A look that was due
 -- before this claim is taken; one that fell due meanwhile stays.
-WITH locked AS ( -- in lock order: an UPDATE alone takes them as they come
-    SELECT key FROM queue WHERE key IN (SELECT x.key FROM jsonb_to_recordset($1) AS x(key text)) ORDER BY key FOR UPDATE
-)
 UPDATE queue q SET
     done_gen     = CASE WHEN x.wait IS NULL THEN GREATEST(q.done_gen, x.gen) ELSE q.done_gen END,
     since        = CASE WHEN x.wait IS NULL THEN q.tried_at ELSE q.since END,
@@ -19,5 +16,9 @@ UPDATE queue q SET
                         WHEN q.look_at > q.tried_at THEN q.look_at
                         WHEN x.wait IS NULL THEN NULL
                         ELSE GREATEST(q.look_at, now() + x.wait * interval '1 second') END
-FROM jsonb_to_recordset($1) AS x(key text, claim bigint, gen bigint, look float8, wait float8, failed boolean, error text)
-WHERE q.key = x.key AND q.claim = x.claim AND q.key IN (SELECT key FROM locked)
+FROM (
+    -- locked in lock order: an UPDATE alone would take the rows as they come
+    SELECT x.* FROM jsonb_to_recordset($1) AS x(key text, claim bigint, gen bigint, look float8, wait float8, failed boolean, error text)
+    JOIN queue l USING (key) ORDER BY key FOR UPDATE OF l
+) x
+WHERE q.key = x.key AND q.claim = x.claim

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+	"github.com/aristotle/reconciler/labelstudio"
+)
+
+// delivery is one request to the webhook.
+type delivery struct {
+	method, path, host, origin, secret string // "" is what Label Studio sends
+	body                               io.Reader
+}
+
+// deliver sends it, and returns how it was answered.
+func (s *street) deliver(p *process, d delivery) (status int, body string) {
+	s.Helper()
+	if d.method == "" {
+		d.method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(s.Context(), d.method, p.webhook()+d.path, d.body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	req.Host = d.host
+	if d.origin != "" {
+		req.Header.Set("Origin", d.origin)
+	}
+	if d.secret == "" {
+		d.secret = secret
+	}
+	req.Header.Set("Authorization", "Bearer "+d.secret)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	if kind := resp.Header.Get("Content-Type"); resp.StatusCode >= 400 && kind != "application/problem+json" {
+		s.Errorf("%d is answered as %s: %s", resp.StatusCode, kind, text)
+	}
+	return resp.StatusCode, string(text)
+}
+
+// marker stands in bodies that must not be logged.
+const marker = "nobody-may-log-this"
+
+// repeated is a JSON text of a size, made as it is read.
+func repeated(size int64) io.Reader {
+	head, tail := `{"action": "`+marker+`", "pad": "`, `"}`
+	return io.MultiReader(strings.NewReader(head), io.LimitReader(endless{}, size-int64(len(head)+len(tail))), strings.NewReader(tail))
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
+
+// Whatever arrives at the webhook has a clear answer and, where it is refused, one line in the log that shows nothing of the body.
+func TestWebhook(t *testing.T) {
+	t.Parallel()
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	s.env = append(s.env, "RECONCILER_DIFF_SCHEDULE=@every 1h")
+	task := s.pair("row", "NEUTRAL")
+	p := s.start()
+	s.wantContact(task)
+	text := func(body string) io.Reader { return strings.NewReader(body) }
+	lines := 0
+	for _, c := range []struct {
+		name   string
+		send   delivery
+		status int
+		lines  int
+	}{
+		{"no JSON", delivery{body: text(`{"action": ` + marker)}, 400, 1},
+		{"empty", delivery{}, 400, 1},
+		{"no object", delivery{body: text(`["` + marker + `"]`)}, 400, 1},
+		{"null", delivery{body: text(`null`)}, 400, 1},
+		{"a task without id", delivery{body: text(`{"action": "TASKS_CREATED", "tasks": [{"data": {"conquest_id": "` + marker + `"}}]}`)}, 400, 1},
+		{"a task that is none", delivery{body: text(`{"action": "ANNOTATION_CREATED", "task": "` + marker + `"}`)}, 400, 1},
+		{"wrong secret", delivery{secret: "guess", body: text(`{"action": "` + marker + `"}`)}, 401, 1},
+		{"too large", delivery{body: repeated(64<<20 + 1)}, 413, 1},
+		{"large", delivery{body: repeated(16 << 20)}, 200, 0},
+		{"unknown action", delivery{body: text(`{"action": "` + marker + `", "task": {"id": 1}}`)}, 200, 0},
+		{"no action", delivery{body: text(`{}`)}, 200, 0},
+		{"wrong method", delivery{method: http.MethodGet}, 405, 0},
+		{"wrong path", delivery{path: "/x", body: text(`{}`)}, 404, 0},
+		{"foreign host, wrong secret", delivery{host: "example.com", secret: "guess", body: text(`{}`)}, 403, 0},
+		{"foreign page, wrong secret", delivery{origin: "http://example.com", secret: "guess", body: text(`{}`)}, 403, 0},
+		{"foreign host, the secret", delivery{host: "sync.example.com", body: text(`{"action": "x"}`)}, 200, 0}, // by the name that it has behind a proxy
+	} {
+		if status, body := s.deliver(p, c.send); status != c.status || strings.Contains(body, marker) {
+			t.Errorf("%s: %d %s, want %d", c.name, status, body, c.status)
+		}
+		lines += c.lines
+	}
+	s.wantLines(p, lines)
+	if got := p.metric(t, "go_memstats_sys_bytes"); got > 400<<20 {
+		t.Errorf("a body that is too large took %v MiB", got/(1<<20))
+	}
+
+	// As they were recorded: of another project.
+	files, err := filepath.Glob("../../reconciler/api/testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recorded deliveries: %v", err)
+	}
+	for _, file := range files {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, answer := s.deliver(p, delivery{body: text(string(body))}); status != 200 {
+			t.Errorf("%s: %d %s", filepath.Base(file), status, answer)
+		}
+	}
+	s.wantRest()
+	s.wantLines(p, lines)
+	if p.ended() || strings.Contains(p.out.String(), marker) {
+		t.Errorf("the daemon ended, or logged a body:\n%s", &p.out)
+	}
+	if _, shown := p.get(t, "/metrics"); strings.Contains(shown, marker) {
+		t.Error("a body is in the metrics")
+	}
+}
+
+// wantLines waits until the daemon has warned of as many deliveries.
+func (s *street) wantLines(p *process, n int) {
+	s.Helper()
+	s.eventually(func() string {
+		if got := strings.Count(p.out.String(), "msg=webhook "); got != n {
+			return fmt.Sprintf("%d lines about webhooks, want %d:\n%s", got, n, &p.out)
+		}
+		return ""
+	})
+}
+
+// A delivery wakes, and says nothing: doubled, or about what is not so, it changes nothing, and makes Label Studio no work that goes on.
+func TestWebhookOnlyWakes(t *testing.T) {
+	t.Parallel()
+	ls, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	s.env = append(s.env, "RECONCILER_DIFF_SCHEDULE=@every 1h")
+	task := s.pair("row", "NEUTRAL")
+	lone := s.task("nobodys", s.projects[0], nil)
+	sent := countPatches(ls)
+	p := s.start()
+	s.wantContact(task)
+	row, meta := s.row("row"), s.meta(task)
+	about := func(task int64, data string) io.Reader {
+		return strings.NewReader(fmt.Sprintf(`{"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "result": [{"type": "choices", "value": {"choices": ["gold_star"]}}]},
+			"task": {"id": %d, "project": %d, "data": %s, "meta": {"gold_star": true}}}`, task, s.projects[0], data))
+	}
+	before := ls.Requests()
+	const times = 20
+	for range times {
+		for _, d := range []struct {
+			body io.Reader
+			want string
+		}{
+			{about(task, `{"conquest_id": "row"}`), "accepted"},
+			{about(lone, `{"conquest_id": "nobodys"}`), "accepted"}, // a task whose conquest is not there
+			{about(lone+1000, `{"prompt": "p"}`), "ignored"},        // a task that names none
+		} {
+			if status, body := s.deliver(p, delivery{body: d.body}); status != 200 || !strings.Contains(body, d.want) {
+				t.Errorf("%d %s, want %s", status, body, d.want)
+			}
+		}
+	}
+	s.wantRest()
+	s.same("the row", row, s.row("row"))
+	s.same("meta", meta, s.meta(task))
+	after := ls.Requests()
+	if n := after[labelstudio.OpTasksByID] - before[labelstudio.OpTasksByID]; n > 2*times {
+		t.Errorf("%d deliveries made %d listings", 3*times, n)
+	}
+	if n := sent(task) + sent(lone); n != 0 {
+		t.Errorf("%d PATCHes", n)
+	}
+
+	// A hook without payload says that something happened, and not what.
+	s.setMeta(task, object{"gold_star": true})
+	if status, body := s.deliver(p, delivery{body: strings.NewReader(`{"action": "ANNOTATION_UPDATED"}`)}); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	s.wantResult("row", "VICTORY")
+	s.wantEqual()
+}
