@@ -66,7 +66,7 @@ func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	var reasons []string
 	if _, err := d.ledger.Stats(ctx); err != nil {
-		reasons = append(reasons, "database: "+err.Error())
+		reasons = append(reasons, "database: "+explained(err).Error())
 	}
 	if d.leading.Load() {
 		if s := d.stream.Stats(); !s.Connected {

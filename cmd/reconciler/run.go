@@ -72,9 +72,10 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: step}
+	made := d // whatever an error returns in place of it
 	defer func() {
 		if err != nil {
-			d.close()
+			made.close()
 		}
 	}()
 	if d.apiListener, err = listen(cfg.Listen, "RECONCILER_LISTEN"); err != nil {
@@ -208,7 +209,7 @@ func (d *daemon) lead(ctx context.Context) error {
 			return fatal.error
 		case err != nil && err.Error() != last:
 			last = err.Error()
-			d.log.WarnContext(ctx, "not leading: trying again", "error", withoutDSN(err))
+			d.log.WarnContext(ctx, "not leading: trying again", "error", explained(err))
 		}
 		select {
 		case <-time.After(againAfter):
@@ -216,6 +217,14 @@ func (d *daemon) lead(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// explained says what to do about an error of the database, where that is known.
+func explained(err error) error {
+	if ledger.IsSchemaGone(err) && !errors.Is(err, ledger.ErrNoSchema) {
+		return fmt.Errorf("%w: run `reconciler setup`", withoutDSN(err))
+	}
+	return withoutDSN(err)
 }
 
 // fatalError ends the daemon: somebody has to mend something first.

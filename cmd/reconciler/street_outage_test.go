@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -96,41 +95,4 @@ func testRealOutage(s *street, real *studio.Real) {
 	s.wantEach(tasks, want)
 	s.wantEqual()
 	s.wantReady(p)
-}
-
-// wantConfirmed waits until all that was written so far is confirmed to the server: no WAL is held back.
-func (s *street) wantConfirmed() {
-	s.Helper()
-	var at, slot string
-	if err := s.db.QueryRow(s.Context(), `SELECT pg_current_wal_insert_lsn()::text`).Scan(&at); err != nil {
-		s.Fatal(err)
-	}
-	for _, e := range s.env {
-		if name, found := strings.CutPrefix(e, "RECONCILER_SLOT="); found {
-			slot = name
-		}
-	}
-	s.zero(`SELECT count(*), min('confirmed ' || confirmed_flush_lsn || ' of ' || $2) FROM pg_replication_slots
-		WHERE slot_name = $1 AND confirmed_flush_lsn < $2::text::pg_lsn`, slot, at)
-}
-
-// wantUnready waits until /readyz gives a reason.
-func (s *street) wantUnready(p *process, reason string) {
-	s.Helper()
-	s.eventually(func() string {
-		if status, body := p.get(s.T, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, reason) {
-			return fmt.Sprintf("/readyz answers %d %s, want 503 with %q", status, body, reason)
-		}
-		return ""
-	})
-}
-
-func (s *street) wantReady(p *process) {
-	s.Helper()
-	s.eventually(func() string {
-		if status, body := p.get(s.T, "/readyz"); status != http.StatusOK {
-			return fmt.Sprintf("/readyz answers %d %s", status, body)
-		}
-		return ""
-	})
 }
