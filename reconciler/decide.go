@@ -190,7 +190,7 @@ func (t *Turner) remember(out *decided, c ledger.Claim, st *state, edges []seen,
 	for i := range edges {
 		t.rememberEdge(out, c, st, edges[i], d, i, who, wrote)
 	}
-	if d.Hub.D != starHub(before).D && d.Speaker < 0 && starHub(before).Known {
+	if edited := starHub(before).Known && d.Hub.D != starHub(before).D && d.Speaker < 0; edited && len(out.audit) == 0 {
 		out.audit = append(out.audit, ledger.Audit{Key: c.Key, Source: c.Source, Reason: "edit of the row", Result: row.Result, D: hub.D, N: &hub.N})
 	}
 }

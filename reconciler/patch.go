@@ -144,6 +144,7 @@ func (b *settling) settle(ctx context.Context, t *Turner) error {
 	if err := t.ledger.Settle(ctx, b.patched, b.ends); err != nil {
 		return err
 	}
+	t.due(b.ends)
 	for _, f := range b.after {
 		f()
 	}

@@ -52,10 +52,10 @@ func (c *change) add(o change) {
 // settle is the transaction of S3, for many keys in two round trips: lock and read,
 // then write and commit. decide is called once for all of them, between the two,
 // and must not wait for anything.
-func (t *Turner) settle(ctx context.Context, keys []string, decide func(map[string]*state) (change, error)) (err error) {
+func (t *Turner) settle(ctx context.Context, claims []ledger.Claim, decide func(map[string]*state) (change, error)) (err error) {
 	conn, err := t.ledger.Pool().Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("settle %d keys: %w", len(keys), err)
+		return fmt.Errorf("settle %d keys: %w", len(claims), err)
 	}
 	defer conn.Release()
 	// A connection with an open transaction must not go back to the pool.
@@ -65,29 +65,35 @@ func (t *Turner) settle(ctx context.Context, keys []string, decide func(map[stri
 			err = errors.Join(err, rollback)
 		}
 	}()
-	states, err := t.lock(ctx, conn.Conn(), keys)
+	states, err := t.lock(ctx, conn.Conn(), claims)
 	if err != nil {
-		return fmt.Errorf("lock %d keys: %w", len(keys), err)
+		return fmt.Errorf("lock %d keys: %w", len(claims), err)
 	}
 	c, err := decide(states)
 	if err != nil {
 		return err
 	}
 	if err := conn.SendBatch(ctx, t.writes(c)).Close(); err != nil {
-		return fmt.Errorf("settle %d keys: %w", len(keys), err)
+		return fmt.Errorf("settle %d keys: %w", len(claims), err)
 	}
 	return nil
 }
 
 // lock begins the transaction and reads, in the lock order of the ledger.
-func (t *Turner) lock(ctx context.Context, conn *pgx.Conn, keys []string) (map[string]*state, error) {
-	states := make(map[string]*state, len(keys))
-	for _, k := range keys {
-		states[k] = &state{}
+func (t *Turner) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim) (map[string]*state, error) {
+	states := make(map[string]*state, len(claims))
+	var keys, first []string
+	for _, c := range claims {
+		states[c.Key] = &state{}
+		keys = append(keys, c.Key)
+		if !c.Hub {
+			first = append(first, c.Key)
+		}
 	}
 	b := &pgx.Batch{}
 	b.Queue("begin")
 	aristotle.QueueLock(b, keys, func(c aristotle.Conquest) { states[c.ID].row = &c })
+	ledger.QueueNewHubs(b, first)
 	ledger.QueueLockHubs(b, keys, func(h ledger.Hub) { states[h.Key].hub = &h })
 	ledger.QueueLockEdges(b, keys, func(e ledger.Edge) { states[e.Key].edges = append(states[e.Key].edges, e) })
 	ledger.QueueClaims(b, keys, func(key string, claim int64) { states[key].claim = claim })

@@ -62,6 +62,7 @@ type Turner struct {
 	projects projects
 	people   people
 	pace     pace
+	next     time.Time   // when a key will be due by itself, or the poll
 	away     atomic.Bool // Label Studio is: all keys wait
 }
 
@@ -123,18 +124,15 @@ func (t *Turner) decideAll(ctx context.Context, claims []ledger.Claim, s *sights
 	}
 	c := claims[0]
 	t.Log.WarnContext(ctx, "settle key", logKey, c.Key, logError, err)
-	return nil, t.ledger.Finish(ctx, []ledger.End{failed(c, err)})
+	return nil, t.finish(ctx, failed(c, err))
 }
 
 func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sights) ([]writes, error) {
-	keys := make([]string, len(claims))
-	for i, c := range claims {
-		keys[i] = c.Key
-	}
 	before := time.Now() // S4 measures from here: the deadline is counted from later
 	var all []writes
 	var count []func(context.Context)
-	err := t.settle(ctx, keys, func(states map[string]*state) (change, error) {
+	var ends []ledger.End
+	err := t.settle(ctx, claims, func(states map[string]*state) (change, error) {
 		var sum change
 		for _, c := range claims {
 			st := states[c.Key]
@@ -149,15 +147,23 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 				all = append(all, d.write)
 			}
 		}
+		ends = sum.ends
 		return sum, nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	t.due(ends)
 	for _, c := range count {
 		c(ctx)
 	}
 	return all, nil
+}
+
+// finish ends a turn that has nothing else to commit.
+func (t *Turner) finish(ctx context.Context, e ledger.End) error {
+	t.due([]ledger.End{e})
+	return t.ledger.Finish(ctx, []ledger.End{e})
 }
 
 // failed is the end of a turn that has to be tried again.

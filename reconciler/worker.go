@@ -15,6 +15,8 @@ import (
 const (
 	// pollEvery backs up the notifications: an idle worker asks this often.
 	pollEvery = 10 * time.Second
+	// dueSlack makes sure that a key is due by the database's clock when we ask for it.
+	dueSlack = 5 * time.Millisecond
 	// looksPerTurn bounds how many looks after a PATCH share the listing of a turn.
 	// A row more costs Label Studio a millisecond or two, a listing more a hundred.
 	looksPerTurn = 100
@@ -55,11 +57,11 @@ func (t *Turner) Work(ctx context.Context) error {
 		idle, err := t.workOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
-		case err == nil && idle:
-			failures, last = 0, ""
-			t.wait(ctx, wake)
 		case err == nil:
 			failures, last = 0, ""
+			if idle {
+				t.wait(ctx, wake)
+			}
 		case ledger.IsSchemaGone(err):
 			return err
 		case errors.Is(err, errAway):
@@ -76,17 +78,21 @@ func (t *Turner) Work(ctx context.Context) error {
 	return nil
 }
 
-// workOnce claims keys and turns them. A turn that panics fails its keys one by one,
-// so that one that cannot be turned does not keep the others from it.
+// workOnce claims keys and turns them, and tells whether it took all that were due:
+// then there is nothing to do until a trigger commits or the next key is due. A turn
+// that panics fails its keys one by one, so that one that cannot be turned does not
+// keep the others from it.
 func (t *Turner) workOnce(ctx context.Context) (idle bool, err error) {
-	claims, err := t.ledger.Claim(ctx, t.pace.keys(), looksPerTurn)
+	limit := t.pace.keys()
+	claims, err := t.ledger.Claim(ctx, limit, looksPerTurn)
 	if err != nil || len(claims) == 0 {
 		return true, err
 	}
+	idle = len(claims) < min(limit, looksPerTurn)
 	err = t.safely(ctx, claims)
 	var p *panicError
 	if !errors.As(err, &p) || len(claims) == 1 {
-		return false, err
+		return idle, err
 	}
 	for i := range claims {
 		err := t.safely(ctx, claims[i:i+1])
@@ -112,7 +118,7 @@ func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) 
 			err = p
 			if len(claims) == 1 {
 				t.Log.ErrorContext(ctx, "turn", logKey, claims[0].Key, logError, p, "stack", string(p.stack))
-				err = errors.Join(p, t.ledger.Finish(ctx, []ledger.End{failed(claims[0], p)}))
+				err = errors.Join(p, t.finish(ctx, failed(claims[0], p)))
 			}
 		}
 	}()
@@ -137,18 +143,34 @@ func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 	}
 }
 
-// wait waits for a trigger, for the next key to be due, or for the poll.
+// wait waits for a trigger, for the next key that we know to be due, or for the poll.
 func (t *Turner) wait(ctx context.Context, wake <-chan struct{}) {
-	d := pollEvery
-	if due, some, err := t.ledger.NextDue(ctx); err == nil && some {
-		d = min(d, due)
-	}
-	timer := time.NewTimer(d)
+	timer := time.NewTimer(min(pollEvery, time.Until(t.next)))
 	defer timer.Stop()
 	select {
 	case <-wake:
+		return // what is due by itself stays so
 	case <-timer.C:
 	case <-ctx.Done():
+	}
+	t.next = time.Now().Add(pollEvery)
+}
+
+// sooner notes that a key will be due in so long.
+func (t *Turner) sooner(wait time.Duration) {
+	if at := time.Now().Add(wait); at.Before(t.next) {
+		t.next = at
+	}
+}
+
+// due notes when the keys whose turns ended like this will be.
+func (t *Turner) due(ends []ledger.End) {
+	for _, e := range ends {
+		for _, seconds := range []*float64{e.Wait, e.Look} {
+			if seconds != nil {
+				t.sooner(time.Duration(*seconds*float64(time.Second)) + dueSlack)
+			}
+		}
 	}
 }
 

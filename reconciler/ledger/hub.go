@@ -15,12 +15,18 @@ type Hub struct {
 	CreatedAt *string `json:"created_at"`
 }
 
-// QueueLockHubs adds to a batch that each hub of keys is locked and handed over. One
-// that is not there yet is made first, empty, for every key that has a row: made
-// later, after the locks on the queue, it would break the lock order.
+// QueueNewHubs adds to a batch that keys which have a row get a hub, empty, where they
+// have none. It comes before QueueLockHubs: made only when it is written, after the
+// locks on the queue, a hub would break the lock order.
+func QueueNewHubs(b *pgx.Batch, keys []string) {
+	if len(keys) > 0 {
+		b.Queue(`INSERT INTO hub (key, created_at) SELECT id, "createdAt" FROM public."Conquest" WHERE id = ANY($1)
+			ORDER BY id ON CONFLICT DO NOTHING`, keys)
+	}
+}
+
+// QueueLockHubs adds to a batch that each hub of keys is locked and handed over.
 func QueueLockHubs(b *pgx.Batch, keys []string, each func(Hub)) {
-	b.Queue(`INSERT INTO hub (key, created_at) SELECT id, "createdAt" FROM public."Conquest" WHERE id = ANY($1)
-		AND NOT EXISTS (SELECT FROM hub WHERE key = id) ORDER BY id ON CONFLICT DO NOTHING`, keys)
 	b.Queue(`SELECT key, d, n, created_at::text, before FROM hub WHERE key = ANY($1) ORDER BY key FOR UPDATE`, keys).
 		Query(func(rows pgx.Rows) error {
 			var h Hub

@@ -118,6 +118,7 @@ type Claim struct {
 	Since    time.Time
 	Source   Source
 	Search   bool // VICTORY without a known task: look one up
+	Hub      bool // it has one
 	Edges    []ClaimedEdge
 }
 
@@ -145,7 +146,7 @@ func (l *Ledger) Claim(ctx context.Context, dirty, looks int) ([]Claim, error) {
 	var attempt *string
 	var alive, search *bool
 	var base []int64
-	dst := []any{&c.Key, &c.Gen, &c.Claim, &c.Dirty, &c.Attempts, &c.Since, &c.Source, &task, &project, &attempt, &alive, &base, &search}
+	dst := []any{&c.Key, &c.Gen, &c.Claim, &c.Dirty, &c.Attempts, &c.Since, &c.Source, &task, &project, &attempt, &alive, &base, &search, &c.Hub}
 	_, err = pgx.ForEachRow(rows, dst, func() error {
 		if n := len(claims); n == 0 || claims[n-1].Key != c.Key {
 			c.Search = search != nil && *search
@@ -207,21 +208,6 @@ func (l *Ledger) DropLeases(ctx context.Context) error {
 		return fmt.Errorf("drop leases: %w", err)
 	}
 	return nil
-}
-
-//go:embed sql/next_due.sql
-var nextDueSQL string
-
-// NextDue returns how long it is until a key is due, and whether one ever is.
-func (l *Ledger) NextDue(ctx context.Context) (time.Duration, bool, error) {
-	var seconds *float64
-	if err := l.pool.QueryRow(ctx, nextDueSQL).Scan(&seconds); err != nil {
-		return 0, false, fmt.Errorf("ask when the next key is due: %w", err)
-	}
-	if seconds == nil {
-		return 0, false, nil
-	}
-	return max(0, time.Duration(*seconds*float64(time.Second))), true, nil
 }
 
 // Listen calls wake whenever a trigger has committed, until ctx ends or the
