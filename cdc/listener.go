@@ -65,7 +65,7 @@ type Config struct {
 
 	Log *slog.Logger // default slog.Default()
 
-	BatchKeys  int // changes in a batch, default 8192; there are two at a time
+	BatchKeys  int // changes in a batch, default 4096; there are two at a time
 	BatchBytes int // of keys in a batch, default 1 MiB
 
 	// CheckEvery is how often the publication is looked at while streaming, on a connection of its own; default 15 s. A missing
@@ -152,7 +152,7 @@ func New(cfg Config) (*Listener, error) {
 		cfg.OnSlotCreated = func(context.Context) error { return nil }
 	}
 	setDefault(&cfg.KeyColumn, "id")
-	setDefault(&cfg.BatchKeys, 8192)
+	setDefault(&cfg.BatchKeys, 4096)
 	setDefault(&cfg.BatchBytes, 1<<20)
 	setDefault(&cfg.CheckEvery, 15*time.Second)
 	l := &Listener{cfg: cfg, conn: conn}

@@ -3,6 +3,8 @@ package reconciler
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/aristotle/reconciler/cdc"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
@@ -33,10 +35,24 @@ func (in *Intake) Stream(ctx context.Context, b cdc.Batch) error {
 			keys = append(keys, c.Key)
 		}
 	}
-	n, err := in.Ledger.EnqueueChanged(ctx, keys, b.XIDs, ledger.FromWAL)
-	in.count(metrics.WAL, n)
-	return err
+	// Half of many keys each: comparing them takes the database longer than decoding.
+	half := len(keys)
+	if half > manyKeys {
+		half /= 2
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, part := range [][]string{keys[:half], keys[half:]} {
+		g.Go(func() error {
+			n, err := in.Ledger.EnqueueChanged(ctx, part, b.XIDs, ledger.FromWAL)
+			in.count(metrics.WAL, n)
+			return err
+		})
+	}
+	return g.Wait()
 }
+
+// manyKeys is where a batch is worth two connections.
+const manyKeys = 1000
 
 // All compares every row with its hub, since news of some were lost: the slot is a
 // new one, or the table was emptied. A change that comes while it runs is in the

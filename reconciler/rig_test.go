@@ -2,6 +2,7 @@ package reconciler_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -35,6 +36,7 @@ type rig struct {
 	intake  *reconciler.Intake
 	project int64
 	tasks   []int64 // of the conquests c0, c1, …
+	suffix  string  // of names that the server shares
 }
 
 func newRig(b testing.TB, conquests int, delays studio.Delays) *rig {
@@ -45,7 +47,7 @@ func newRig(b testing.TB, conquests int, delays studio.Delays) *rig {
 func newRigAt(b testing.TB, url string, conquests int, delays studio.Delays) *rig {
 	b.Helper()
 	ctx := b.Context()
-	r := &rig{TB: b, url: url, metrics: metrics.New(prometheus.NewRegistry())}
+	r := &rig{TB: b, url: url, suffix: fmt.Sprint("_", time.Now().UnixNano()), metrics: metrics.New(prometheus.NewRegistry())}
 	var err error
 	if r.db, err = pgxpool.New(ctx, r.url); err != nil {
 		b.Fatal(err)
@@ -83,6 +85,27 @@ func (r *rig) exec(sql string, args ...any) {
 	}
 }
 
+// moveTo makes the tasks anew in another Label Studio.
+func (r *rig) moveTo(url, token string) {
+	r.Helper()
+	var err error
+	if r.client, err = labelstudio.New(labelstudio.Options{URL: url, Token: token}); err != nil {
+		r.Fatal(err)
+	}
+	p, err := r.client.CreateProject(r.Context(), labelstudio.NewProject{Title: "bench", LabelConfig: studio.LabelConfig})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.project = p.ID
+	var tasks []labelstudio.NewTask
+	for i := range r.tasks {
+		tasks = append(tasks, labelstudio.NewTask{Data: json.RawMessage(fmt.Sprintf(`{"conquest_id": "c%d", "prompt": "p", "response": "r"}`, i))})
+	}
+	if r.tasks, err = r.client.ImportTasks(r.Context(), p.ID, tasks); err != nil {
+		r.Fatal(err)
+	}
+}
+
 // settled links every task and gives every key its hub, as after a first full pass.
 func (r *rig) settled() {
 	r.exec(`INSERT INTO reconciler.hub (key, d, n, created_at, before) SELECT id, false, 0, "createdAt", result FROM "Conquest"`)
@@ -95,7 +118,7 @@ func (r *rig) settled() {
 // run starts stream and worker, and returns once the stream is there.
 func (r *rig) run() (stop func()) {
 	r.Helper()
-	slot := fmt.Sprint("bench_", time.Now().UnixNano())
+	slot := "bench" + r.suffix
 	l, err := cdc.New(cdc.Config{URL: r.url, Slot: slot, Publication: "reconciler", Handle: r.intake.Stream, OnSlotCreated: func(context.Context) error { return nil }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		r.Fatal(err)

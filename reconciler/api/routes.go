@@ -70,16 +70,21 @@ func (a *API) guard(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if !isLoopback(r.Host) {
-			problem(w, http.StatusForbidden, "Without tokens only this machine is answered: call a loopback name or address.")
-			return
+		origin := r.Header.Get("Origin")
+		switch {
+		case !isLoopback(r.Host):
+			a.forbid(w, r, "Without tokens only this machine is answered: call a loopback name or address.")
+		case origin != "" && !strings.EqualFold(strings.TrimPrefix(origin, "http://"), r.Host):
+			a.forbid(w, r, "Without tokens no page from another origin is answered.")
+		default:
+			next.ServeHTTP(w, r)
 		}
-		if origin := r.Header.Get("Origin"); origin != "" && !strings.EqualFold(strings.TrimPrefix(origin, "http://"), r.Host) {
-			problem(w, http.StatusForbidden, "Without tokens no page from another origin is answered.")
-			return
-		}
-		next.ServeHTTP(w, r)
 	})
+}
+
+func (a *API) forbid(w http.ResponseWriter, r *http.Request, why string) {
+	a.Log.WarnContext(r.Context(), "request refused", "path", r.URL.Path, "host", r.Host, "status", http.StatusForbidden, "error", why)
+	problem(w, http.StatusForbidden, why)
 }
 
 func isLoopback(host string) bool {

@@ -55,6 +55,9 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, ou
 	if a.Secret != "" && !a.knowsSecret(r) {
 		return "", metrics.Refused, &refusal{http.StatusUnauthorized, "Send the webhook secret as Authorization: Bearer."}
 	}
+	if r.ContentLength > maxWebhook { // why wait for what will be refused
+		return "", metrics.Refused, unreadable(&http.MaxBytesError{Limit: maxWebhook})
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
 	if err != nil {
 		return "", metrics.Refused, unreadable(err)

@@ -85,6 +85,7 @@ CREATE TABLE hub (
     before      text,        -- the row's result before VICTORY
     searched_at timestamptz  -- when its tasks were last looked up by conquest id
 ) WITH (fillfactor = 80);
+CREATE INDEX hub_look_up ON hub USING hash (key); -- half the price of the primary key's, at each change of a row
 
 -- One task of a key: the link between them, and the shadow of our last look.
 CREATE TABLE edge (
