@@ -1,0 +1,225 @@
+package ledger
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// open returns a ledger in a fresh database.
+func open(t *testing.T) *Ledger {
+	t.Helper()
+	url := pgtest.Database(t, sandbox.Schema{})
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `CREATE SCHEMA reconciler`); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Open(t.Context(), url, "reconciler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	for range 2 { // a second time is harmless
+		if err := l.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return l
+}
+
+func (l *Ledger) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	if _, err := l.pool.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// claimed takes what is due and returns the keys.
+func claimed(t *testing.T, l *Ledger) ([]Claim, []string) {
+	t.Helper()
+	claims, err := l.Claim(t.Context(), 10, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, c := range claims {
+		keys = append(keys, c.Key)
+	}
+	return claims, keys
+}
+
+func enqueue(t *testing.T, l *Ledger, from Source, keys ...string) {
+	t.Helper()
+	if _, err := l.Enqueue(t.Context(), keys, from); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func finish(t *testing.T, l *Ledger, c Claim, change func(*End)) {
+	t.Helper()
+	e := End{Key: c.Key, Claim: c.Claim, Gen: c.Gen}
+	if change != nil {
+		change(&e)
+	}
+	if err := l.Finish(t.Context(), []End{e}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func want(t *testing.T, what string, got []string, keys ...string) {
+	t.Helper()
+	if diff := cmp.Diff(keys, got); diff != "" {
+		t.Fatalf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// TestQueue goes through what the protocol says of a key in the queue.
+func TestQueue(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	enqueue(t, l, FromDiff, "c")
+	enqueue(t, l, FromWebhook, "b")
+	enqueue(t, l, FromAPI, "a", "a")
+	claims, keys := claimed(t, l)
+	want(t, "a waiting person first, a pass last", keys, "a", "b", "c")
+	_, keys = claimed(t, l)
+	want(t, "a claimed key is left alone", keys)
+
+	enqueue(t, l, FromWAL, "a") // while its turn is under way
+	finish(t, l, claims[0], nil)
+	again, keys := claimed(t, l)
+	want(t, "a trigger that came meanwhile leaves the key dirty", keys, "a")
+	finish(t, l, again[0], nil)
+
+	l.exec(t, `UPDATE queue SET leased_until = now() - interval '1 s' WHERE key = 'b'`)
+	second, keys := claimed(t, l)
+	want(t, "an ended lease lets another worker have it", keys, "b")
+	finish(t, l, claims[1], nil) // the slower one
+	l.exec(t, `UPDATE queue SET leased_until = NULL WHERE key = 'b'`)
+	third, keys := claimed(t, l)
+	want(t, "the end of a claim that is not the last means nothing", keys, "b")
+	finish(t, l, second[0], nil)
+	finish(t, l, third[0], nil)
+
+	hour, text := 3600.0, "boom"
+	finish(t, l, claims[2], func(e *End) { e.Wait, e.Failed, e.Error = &hour, true, &text })
+	_, keys = claimed(t, l)
+	want(t, "a failure waits", keys)
+	enqueue(t, l, FromWAL, "c")
+	l.exec(t, `UPDATE queue SET run_after = run_after - interval '1 s' WHERE key = 'c'`) // the gap after the last attempt
+	pulled, keys := claimed(t, l)
+	want(t, "a trigger pulls it forward", keys, "c")
+	if pulled[0].Attempts != 1 {
+		t.Errorf("%d attempts are remembered, want 1", pulled[0].Attempts)
+	}
+	finish(t, l, pulled[0], nil)
+}
+
+// TestLook: the look after a PATCH has a due time of its own, which no success but
+// that of a turn that began after it takes away.
+func TestLook(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	soon, due := 5.0, `UPDATE queue SET look_at = now() WHERE key = 'k'`
+	enqueue(t, l, FromWAL, "k")
+	claims, _ := claimed(t, l)
+	finish(t, l, claims[0], func(e *End) { e.Look = &soon })
+	_, keys := claimed(t, l)
+	want(t, "not yet", keys)
+	enqueue(t, l, FromWAL, "k")
+	claims, _ = claimed(t, l)
+	finish(t, l, claims[0], nil)
+	l.exec(t, due)
+	claims, keys = claimed(t, l)
+	want(t, "another success has not taken it away", keys, "k")
+	if claims[0].Dirty {
+		t.Error("a look is no dirty key")
+	}
+	finish(t, l, claims[0], nil)
+	l.exec(t, `UPDATE queue SET tried_at = NULL`)
+	_, keys = claimed(t, l)
+	want(t, "its own success has", keys)
+}
+
+// TestEnqueueChanged: what a change of a row comes to depends on the row as it is.
+func TestEnqueueChanged(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	changed := func(key string, dirty int, before any) {
+		t.Helper()
+		n, err := l.EnqueueChanged(t.Context(), []string{key, key}, nil, FromWAL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n != dirty {
+			t.Errorf("%s: %d keys are dirty, want %d", key, n, dirty)
+		}
+		var noted *string
+		if err := l.pool.QueryRow(t.Context(), `SELECT before FROM hub WHERE key = $1`, key).Scan(&noted); err != nil && before != nil {
+			t.Errorf("%s: %v", key, err)
+		} else if before != nil && (noted == nil || *noted != before) {
+			t.Errorf("%s: the result before VICTORY is noted as %v, want %v", key, noted, before)
+		}
+	}
+	result := func(r string) { l.exec(t, `UPDATE public."Conquest" SET result = $1 WHERE id = 'k'`, r) }
+	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('k', 'PENDING', 'p', 'd')`)
+	changed("k", 1, "PENDING")
+	l.exec(t, `UPDATE hub SET d = false`)
+	result("DEFEAT")
+	changed("k", 0, "DEFEAT")
+	result("VICTORY")
+	changed("k", 1, "DEFEAT")
+	l.exec(t, `UPDATE hub SET d = true`)
+	changed("k", 0, "DEFEAT")
+	l.exec(t, `UPDATE public."Conquest" SET "createdAt" = now() + interval '1 day'`)
+	changed("k", 1, nil) // another row under the same id
+	l.exec(t, `DELETE FROM public."Conquest"`)
+	changed("k", 1, nil)
+	changed("never seen", 0, nil)
+}
+
+// leader leads until it may no longer.
+func leader(leading chan<- struct{}) func(context.Context) error {
+	return func(ctx context.Context) error {
+		leading <- struct{}{}
+		<-ctx.Done()
+		return nil
+	}
+}
+
+// TestLead: one leads, the next takes over when its session ends.
+func TestLead(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	led := make(chan error)
+	leading := make(chan struct{}, 1)
+	lead := func() { led <- l.Lead(t.Context(), leader(leading)) }
+	go lead()
+	<-leading
+	go lead()
+	l.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	if err := <-led; err == nil {
+		t.Error("a leader whose session was ended is not told why")
+	}
+	select {
+	case <-leading:
+	case <-time.After(time.Minute):
+		t.Fatal("nobody took over")
+	}
+	l.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	<-led
+}

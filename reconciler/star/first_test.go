@@ -1,0 +1,102 @@
+package star
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// task is a look at a new task of a key that is begun under a choice.
+func task(id int64, begun Initial, gold Value, s Sight) Look {
+	return Look{Edge: Edge{Task: id, New: true, Begun: begun}, Sight: s, Meta: Meta{Gold: gold}}
+}
+
+// known is a look at a task that showed s, and shows gold now.
+func known(id int64, s bool, gold Value) Look {
+	return Look{Edge: Edge{Task: id, S: s}, Meta: Meta{Gold: gold}}
+}
+
+// verdict is what a decision comes to: the hub, and of each edge what is to happen.
+type verdict struct {
+	D     bool
+	N     int64
+	Edges []string
+	Dirty bool
+}
+
+func of(d Decision) verdict {
+	v := verdict{D: d.Hub.D, N: d.Hub.N, Dirty: d.Dirty}
+	for _, o := range d.Edges {
+		what := "same"
+		switch {
+		case o.Held:
+			what = "held"
+		case o.Open:
+			what = "open"
+		case o.Write && o.Intent.Value:
+			what = "star"
+		case o.Write:
+			what = "unstar"
+		}
+		v.Edges = append(v.Edges, what)
+	}
+	return v
+}
+
+// TestFirstContact is what decide.csv leaves out: the other choices, and several
+// tasks of one key.
+func TestFirstContact(t *testing.T) {
+	fresh, changed := Hub{}, Hub{Known: true, N: 3}
+	for name, c := range map[string]struct {
+		row   Result
+		hub   Hub
+		looks []Look
+		want  verdict
+	}{
+		"aristotle: a star is taken away":                  {Pending, fresh, []Look{task(1, Aristotle, Yes, Seen)}, verdict{false, 0, []string{"unstar"}, false}},
+		"aristotle: a VICTORY is starred":                  {Victory, fresh, []Look{task(1, Aristotle, No, Seen)}, verdict{true, 0, []string{"star"}, false}},
+		"hold: a star waits":                               {Pending, fresh, []Look{task(1, Hold, Yes, Seen)}, verdict{false, 0, []string{"held"}, false}},
+		"hold: a VICTORY waits":                            {Victory, fresh, []Look{task(1, Hold, No, Seen)}, verdict{true, 0, []string{"held"}, false}},
+		"hold: both agree":                                 {Victory, fresh, []Look{task(1, Hold, Yes, Seen)}, verdict{true, 0, []string{"same"}, false}},
+		"labelstudio: a bare VICTORY is none":              {Victory, fresh, []Look{task(1, LabelStudio, No, Seen)}, verdict{false, 1, []string{"same"}, false}},
+		"labelstudio: a star on a DEFEAT counts":           {Other, fresh, []Look{task(1, LabelStudio, Yes, Seen)}, verdict{true, 1, []string{"same"}, false}},
+		"labelstudio: one of two stars":                    {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, Yes, Seen)}, verdict{true, 0, []string{"star", "same"}, false}},
+		"labelstudio: none of two":                         {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Seen)}, verdict{false, 1, []string{"same", "same"}, false}},
+		"labelstudio: the other is not read yet":           {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Unread)}, verdict{true, 0, []string{"open", "same"}, true}},
+		"labelstudio: the other is missing":                {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Missing)}, verdict{true, 0, []string{"star", "same"}, false}},
+		"labelstudio: the other is known":                  {Victory, Hub{Known: true, D: true}, []Look{task(1, LabelStudio, No, Seen), known(2, true, Yes)}, verdict{true, 0, []string{"star", "same"}, false}},
+		"labelstudio: the hub has changed":                 {Other, changed, []Look{task(1, LabelStudio, Yes, Seen)}, verdict{false, 3, []string{"held"}, false}},
+		"union: the second star of two is on a new word":   {Pending, fresh, []Look{task(1, Union, No, Seen), task(2, Union, Yes, Seen)}, verdict{true, 1, []string{"star", "same"}, false}},
+		"an unread task stops no other":                    {Victory, Hub{Known: true}, []Look{known(1, false, No), {Edge: Edge{Task: 2}, Sight: Unread}}, verdict{true, 1, []string{"star", "same"}, true}},
+		"a missing task is left out":                       {Victory, Hub{Known: true}, []Look{{Edge: Edge{Task: 1}, Sight: Missing}}, verdict{true, 1, []string{"same"}, false}},
+		"a star on one task stars the other":               {Pending, Hub{Known: true}, []Look{known(1, false, Yes), known(2, false, No)}, verdict{true, 1, []string{"same", "star"}, false}},
+		"no task at all: the hub follows the row":          {Victory, Hub{Known: true}, nil, verdict{true, 1, nil, false}},
+		"a person's later word on the other task prevails": {Pending, Hub{Known: true, D: true, N: 1}, []Look{known(1, false, Yes), known(2, true, Yes)}, verdict{true, 3, []string{"same", "same"}, false}},
+	} {
+		if diff := cmp.Diff(c.want, of(Decide(c.row, c.hub, c.looks))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestTwoStarKeys: where gold_star and is_gold_star differ, the one that differs
+// from what we last saw is the one that somebody changed.
+func TestTwoStarKeys(t *testing.T) {
+	for _, c := range []struct {
+		meta Meta
+		edge Edge
+		want Value
+	}{
+		{Meta{Gold: Yes, IsGold: No}, Edge{S: true}, No},
+		{Meta{Gold: Yes, IsGold: No}, Edge{S: false}, Yes},
+		{Meta{Gold: No, IsGold: Yes}, Edge{S: false}, Yes},
+		{Meta{Gold: No, IsGold: Yes}, Edge{New: true}, Yes},
+		{Meta{IsGold: Yes}, Edge{S: false}, Yes},
+		{Meta{Stamp: "a"}, Edge{S: true}, No},
+		{Meta{}, Edge{S: true}, Absent},
+	} {
+		if got := c.meta.value(c.edge); got != c.want {
+			t.Errorf("%+v at %+v says %v, want %v", c.meta, c.edge, got, c.want)
+		}
+	}
+}
