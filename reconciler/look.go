@@ -32,7 +32,7 @@ func (t *Turner) isAway(ctx context.Context, err error) bool {
 	if !labelstudio.Away(err) {
 		return false
 	}
-	_, err = t.studio.Whoami(ctx)
+	_, err = t.Studio.Whoami(ctx)
 	return err != nil
 }
 
@@ -80,7 +80,7 @@ func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids 
 		return
 	}
 	at := time.Now()
-	listed, err := t.studio.TasksByID(ctx, project, ids)
+	listed, err := t.Studio.TasksByID(ctx, project, ids)
 	if err != nil {
 		t.unread(ctx, s, ids, err)
 		return
@@ -100,7 +100,7 @@ func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids 
 // was answered, so the project is readable: a 404 means that the task is gone.
 func (t *Turner) lookAlone(ctx context.Context, s *sights, id int64) {
 	at := time.Now()
-	task, err := t.studio.Task(ctx, id)
+	task, err := t.Studio.Task(ctx, id)
 	switch {
 	case err == nil:
 		s.add(*task, at)
@@ -130,7 +130,7 @@ func (t *Turner) meet(ctx context.Context, s *sights) {
 			refs = append(refs, a.CompletedBy, a.UpdatedBy)
 		}
 	}
-	if err := t.people.learn(ctx, t.studio, refs); err != nil {
+	if err := t.people.learn(ctx, t.Studio, refs); err != nil {
 		for id, task := range s.tasks {
 			if len(task.Annotations) > 0 { // without its people a star would lose its giver
 				delete(s.tasks, id)
@@ -152,7 +152,7 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	projects, err := t.projects.list(ctx, t.studio, t.Projects)
+	projects, err := t.projects.list(ctx, t.Studio, t.Projects)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 	var failed error // one project that cannot be searched hides no task of another
 	for _, p := range projects {
 		for _, field := range []string{"conquest_id", "id"} {
-			tasks, err := t.studio.FindTasks(ctx, p, field, keys)
+			tasks, err := t.Studio.FindTasks(ctx, p, field, keys)
 			if err != nil {
 				failed = errors.Join(failed, err)
 				break
@@ -171,7 +171,7 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 			break
 		}
 	}
-	return links, errors.Join(failed, t.ledger.Link(ctx, links, t.Initial))
+	return links, errors.Join(failed, t.Ledger.Link(ctx, links, t.Initial))
 }
 
 // linksOf says which conquests tasks belong to.

@@ -79,7 +79,7 @@ func (t *Turner) patch(ctx context.Context, w writes, p patch) (*labelstudio.Tas
 		return nil, err
 	}
 	start := time.Now()
-	answer, err := t.studio.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)
+	answer, err := t.Studio.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)
 	t.Step("S4")
 	if err == nil {
 		follow(&t.pace.write, time.Since(start))
@@ -141,7 +141,7 @@ type settling struct {
 func (b *settling) settle(ctx context.Context, t *Turner) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if err := t.ledger.Settle(ctx, b.patched, b.ends); err != nil {
+	if err := t.Ledger.Settle(ctx, b.patched, b.ends); err != nil {
 		return err
 	}
 	t.due(b.ends)

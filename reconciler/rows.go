@@ -53,7 +53,7 @@ func (c *change) add(o change) {
 // then write and commit. decide is called once for all of them, between the two,
 // and must not wait for anything.
 func (t *Turner) settle(ctx context.Context, claims []ledger.Claim, decide func(map[string]*state) (change, error)) (err error) {
-	conn, err := t.ledger.Pool().Acquire(ctx)
+	conn, err := t.Ledger.Pool().Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("settle %d keys: %w", len(claims), err)
 	}
@@ -111,7 +111,7 @@ func (t *Turner) writes(c change) *pgx.Batch {
 	ledger.QueueHubs(b, c.hubs)
 	ledger.QueueUnlink(b, c.unlink)
 	ledger.QueueEdges(b, c.edges)
-	ledger.QueueLinks(b, c.links, t.initial())
+	ledger.QueueLinks(b, c.links, t.Initial)
 	ledger.QueueAudit(b, c.audit)
 	ledger.QueueFinish(b, c.ends)
 	ledger.QueueDirty(b, c.dirty, ledger.FromDiff)

@@ -56,8 +56,6 @@ type Options struct {
 // Turner turns keys: it makes a conquest and its tasks equal. One turn at a time.
 type Turner struct {
 	Options
-	ledger *ledger.Ledger
-	studio *labelstudio.Client
 
 	projects projects
 	people   people
@@ -76,10 +74,8 @@ func NewTurner(o Options) *Turner {
 		close(ready)
 		o.Ready = ready
 	}
-	return &Turner{Options: o, ledger: o.Ledger, studio: o.Studio, pace: newPace()}
+	return &Turner{Options: o, pace: newPace()}
 }
-
-func (t *Turner) initial() string { return t.Initial }
 
 // errAway marks that Label Studio as a whole is of no use: one failure, not one per key.
 var errAway = errors.New("Label Studio is away")
@@ -163,7 +159,7 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 // finish ends a turn that has nothing else to commit.
 func (t *Turner) finish(ctx context.Context, e ledger.End) error {
 	t.due([]ledger.End{e})
-	return t.ledger.Finish(ctx, []ledger.End{e})
+	return t.Ledger.Finish(ctx, []ledger.End{e})
 }
 
 // failed is the end of a turn that has to be tried again.

@@ -84,7 +84,7 @@ func (t *Turner) Work(ctx context.Context) error {
 // keep the others from it.
 func (t *Turner) workOnce(ctx context.Context) (idle bool, err error) {
 	limit := t.pace.keys()
-	claims, err := t.ledger.Claim(ctx, limit, looksPerTurn)
+	claims, err := t.Ledger.Claim(ctx, limit, looksPerTurn)
 	if err != nil || len(claims) == 0 {
 		return true, err
 	}
@@ -129,7 +129,7 @@ func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) 
 // made anew; until then the poll finds what there is.
 func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 	for failures := 0; ctx.Err() == nil; failures++ {
-		err := t.ledger.Listen(ctx, func() {
+		err := t.Ledger.Listen(ctx, func() {
 			failures = 0
 			select {
 			case wake <- struct{}{}:
@@ -183,7 +183,7 @@ func (t *Turner) probe(ctx context.Context, why error) {
 	defer t.away.Store(false)
 	since, last := time.Now(), why.Error()
 	for failures := 0; ctx.Err() == nil; failures++ {
-		_, err := t.studio.Whoami(ctx)
+		_, err := t.Studio.Whoami(ctx)
 		if err == nil {
 			t.Metrics.LabelStudioUp.Set(1)
 			t.Log.InfoContext(ctx, "Label Studio is back", logTook, time.Since(since))

@@ -1,0 +1,211 @@
+package reconciler
+
+import (
+	"context"
+	"encoding/json"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/aristotle/reconciler/aristotle"
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/star"
+)
+
+// remember turns a decision into what is to be stored, and into the PATCHes.
+func (t *Turner) remember(out *decided, c ledger.Claim, st *state, edges []seen, d star.Decision, searched bool) {
+	row, before := st.row, st.hub
+	hub := ledger.Hub{Key: c.Key, D: &d.Hub.D, N: d.Hub.N, CreatedAt: row.CreatedAt, Searched: searched}
+	if before != nil {
+		hub.Before = before.Before
+	}
+	if !row.IsVictory() {
+		hub.Before = row.Result
+	}
+	var who *string
+	place := &aristotle.Place{Fill: true}
+	if d.Speaker >= 0 {
+		who, place.Annotation = t.speaker(edges[d.Speaker], d.Edges[d.Speaker])
+		place.Task, place.Fill = d.Edges[d.Speaker].Task, false
+	} else if len(edges) > 0 {
+		place.Task = edges[0].stored.Task
+	} else {
+		place = nil
+	}
+	var wrote *string
+	if d.Hub.D != row.IsVictory() {
+		v := verdict(c.Key, d.Hub.D, hub.Before, who, t.Evaluator)
+		wrote = &v.Result
+		out.verdict = append(out.verdict, v)
+		out.count = append(out.count, func(ctx context.Context) { t.carried(ctx, c, metrics.ToAristotle) })
+	}
+	if before == nil || !reflect.DeepEqual(*before, hub) {
+		out.hubs = append(out.hubs, hub)
+	}
+	if d.Hub.D || st.lost || starHub(before).D {
+		out.ratings = append(out.ratings, aristotle.Rate(*row, d.Hub.D, place, st.ratings)...)
+	}
+	for i := range edges {
+		t.rememberEdge(out, c, st, edges[i], d, i, who, wrote)
+	}
+	if edited := starHub(before).Known && d.Hub.D != starHub(before).D && d.Speaker < 0; edited && len(out.audit) == 0 {
+		out.audit = append(out.audit, ledger.Audit{Key: c.Key, Source: c.Source, Reason: "edit of the row", Result: row.Result, D: hub.D, N: &hub.N})
+	}
+}
+
+func (t *Turner) rememberEdge(out *decided, c ledger.Claim, st *state, e seen, d star.Decision, i int, who, wrote *string) {
+	o := d.Edges[i]
+	if o.Write {
+		o.Intent.Attempt = star.Stamp(uuid.NewString())
+	}
+	stored := remember(e.stored, o.Edge)
+	t.rememberTask(&stored, e, o)
+	if o.Write {
+		limit := t.Deadline.Seconds()
+		stored.IntentFor = &limit
+		out.write.patches = append(out.write.patches, patch{task: e.task, value: o.Intent.Value,
+			attempt: string(o.Intent.Attempt), notes: st.row.Notes})
+	}
+	out.store(stored, e.stored)
+	if o.Said == star.Absent && !o.Write && (!o.Held || e.stored.Held != nil) {
+		return
+	}
+	rec := ledger.Audit{Key: c.Key, Task: &stored.Task, Source: c.Source, Reason: string(o.Reason), Result: st.row.Result,
+		Stars: e.look.Stars, D: &d.Hub.D, N: &d.Hub.N}
+	shown := e.look.Shown()
+	rec.Shown = &shown
+	if o.Said != star.Absent {
+		said, by := o.Said == star.Yes, string(o.By)
+		rec.Said, rec.SaidBy = &said, &by
+	}
+	if i == d.Speaker {
+		rec.Who, rec.Wrote = who, wrote
+	}
+	if o.Write {
+		rec.Intent, rec.Attempt = &o.Intent.Value, stored.IntentAttempt
+	}
+	out.audit = append(out.audit, rec)
+}
+
+// store writes an edge where that changes anything: a pass at rest writes nothing.
+func (d *decided) store(e, was ledger.Edge) {
+	if !sameEdge(e, was) {
+		d.edges = slices.DeleteFunc(d.edges, func(f ledger.Edge) bool { return f.Task == e.Task })
+		d.edges = append(d.edges, e)
+	}
+}
+
+// held is what was seen when a first contact was held: what a person's click settles.
+type held struct {
+	Shown bool       `json:"shown"`
+	Stamp star.Stamp `json:"stamp"`
+	Stars star.IDs   `json:"stars"`
+}
+
+// rememberTask notes what an edge remembers beside the decision.
+func (t *Turner) rememberTask(stored *ledger.Edge, e seen, o star.Outcome) {
+	stored.Held = nil
+	switch e.look.Sight {
+	case star.Missing:
+		if stored.MissingSince == nil {
+			now := time.Now()
+			stored.MissingSince = &now
+		}
+	case star.Seen, star.Waiting:
+		stored.MissingSince = nil
+		stored.Project = e.task.Project
+		stored.TaskCreatedAt = &e.task.CreatedAt
+		if e.look.Sight == star.Seen {
+			stored.TaskUpdatedAt = &e.task.UpdatedAt
+		}
+	}
+	if o.Held {
+		raw, err := json.Marshal(held{Shown: e.look.Shown(), Stamp: e.look.Meta.Stamp, Stars: e.look.Stars})
+		if err != nil {
+			panic(err) // a struct of a boolean, a text and numbers
+		}
+		stored.Held = raw
+	} else if e.look.Sight != star.Seen {
+		stored.Held = e.stored.Held
+	}
+}
+
+// sameEdge tells whether two edges are stored alike.
+func sameEdge(a, b ledger.Edge) bool {
+	heldSame := sameHeld(a.Held, b.Held)
+	timesSame := sameTime(a.TaskCreatedAt, b.TaskCreatedAt) && sameTime(a.TaskUpdatedAt, b.TaskUpdatedAt)
+	baseSame := slices.Equal(a.Base, b.Base)
+	for _, e := range []*ledger.Edge{&a, &b} {
+		e.Held, e.TaskCreatedAt, e.TaskUpdatedAt, e.Base, e.IntentWait = nil, nil, nil, nil, nil
+	}
+	return heldSame && timesSame && baseSame && reflect.DeepEqual(a, b)
+}
+
+func sameTime(a, b *time.Time) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Equal(*b)
+}
+
+func sameHeld(a, b json.RawMessage) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	var x, y held
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// verdict is a person's word for the row. Who takes a star away gives the row back
+// the result that it had before VICTORY.
+func verdict(key string, gold bool, before, who, unknown *string) aristotle.Verdict {
+	v := aristotle.Verdict{ID: key, Result: aristotle.Victory, By: who}
+	if who == nil {
+		v.By = unknown
+	}
+	if !gold {
+		v.Result = aristotle.Pending
+		if before != nil && *before != aristotle.Victory {
+			v.Result = *before
+		}
+	}
+	return v
+}
+
+// speaker is who said what the hub followed, and by which annotation. A change of
+// meta does not say who made it.
+func (t *Turner) speaker(e seen, o star.Outcome) (who *string, annotation int64) {
+	if o.Said == star.Yes {
+		if fresh := e.look.Stars.Minus(e.look.Base); len(fresh) > 0 && o.By != star.ByMeta {
+			a := annotationOf(e.task, fresh[len(fresh)-1])
+			return t.people.email(lastHand(a)), a.ID
+		}
+		return nil, 0
+	}
+	if o.By == star.ByAnnotation {
+		gone := e.look.Base[len(e.look.Base)-1]
+		return t.people.email(lastHand(annotationOf(e.task, gone))), 0
+	}
+	return nil, 0
+}
+
+// lastHand is who last wrote an annotation: its author, unless somebody has edited it.
+func lastHand(a labelstudio.Annotation) labelstudio.UserRef {
+	if a.UpdatedBy.ID != 0 && a.UpdatedAt.Sub(a.CreatedAt) > time.Second {
+		return a.UpdatedBy
+	}
+	return a.CompletedBy
+}
+
+func annotationOf(task sight, id int64) labelstudio.Annotation {
+	for _, a := range task.Annotations {
+		if a.ID == id {
+			return a
+		}
+	}
+	return labelstudio.Annotation{ID: id} // it was deleted: who did it is not known
+}
