@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/aristotle/reconciler/reconciler/ledger"
@@ -46,12 +47,11 @@ func (t *Turner) Work(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	wake := make(chan struct{}, 1)
-	listening := make(chan struct{})
-	go func() {
-		defer close(listening)
-		t.listen(ctx, wake)
-	}()
-	defer func() { <-listening }()
+	ctx, stop := context.WithCancel(ctx)
+	var listening sync.WaitGroup
+	listening.Go(func() { t.listen(ctx, wake) })
+	defer listening.Wait()
+	defer stop()
 	failures, last := 0, ""
 	for ctx.Err() == nil {
 		idle, err := t.workOnce(ctx)

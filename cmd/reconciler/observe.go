@@ -65,7 +65,11 @@ func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), lookLimit)
 	defer cancel()
 	var reasons []string
-	if _, err := d.ledger.Stats(ctx); err != nil {
+	_, err := d.ledger.Stats(ctx)
+	if err == nil {
+		err = d.ledger.Check(ctx)
+	}
+	if err != nil {
 		reasons = append(reasons, "database: "+explained(err).Error())
 	}
 	if d.leading.Load() {

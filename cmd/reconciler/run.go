@@ -231,13 +231,13 @@ func explained(err error) error {
 type fatalError struct{ error }
 
 func (d *daemon) leader(ctx context.Context) error {
+	// Our tables and rights may have been taken away while we ran, and made anew by `setup`.
+	if err := errors.Join(d.ledger.Migrate(ctx), d.ledger.Check(ctx)); err != nil {
+		return err
+	}
 	d.leading.Store(true)
 	d.metrics.Leader.Set(1)
 	d.log.InfoContext(ctx, "leading")
-	// Our tables may have been dropped while we ran, and made anew by `setup`.
-	if err := d.ledger.Migrate(ctx); err != nil {
-		return err
-	}
 	if err := d.ledger.DropLeases(ctx); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/jackc/pgx/v5"
 )
 
 // What a person has to mend ends the daemon at its start, with status 1 and a sentence that says what is wrong and what to do.
@@ -171,9 +172,11 @@ func TestIdleWithoutStudio(t *testing.T) {
 // A migration of the application can take away what setup had made. The daemon says so, stays, and goes on after the next setup.
 func TestSetupUndone(t *testing.T) {
 	t.Parallel()
-	for name, sql := range map[string]string{
-		"publication": `DROP PUBLICATION reconciler`,
-		"membership":  `ALTER PUBLICATION reconciler DROP TABLE "Conquest"`,
+	for name, undo := range map[string]struct{ sql, reason string }{
+		"publication": {`DROP PUBLICATION reconciler`, "stream"},
+		"membership":  {`ALTER PUBLICATION reconciler DROP TABLE "Conquest"`, "stream"},
+		"grants":      {`REVOKE ALL ON "Conquest" FROM %s`, "setup"},
+		"schema":      {`DROP SCHEMA reconciler CASCADE`, "setup"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -182,9 +185,9 @@ func TestSetupUndone(t *testing.T) {
 			task := s.pair("row", "PENDING")
 			p := s.start()
 			s.wantContact(task)
-			s.exec(sql)
+			s.exec(strings.ReplaceAll(undo.sql, "%s", pgx.Identifier{roleOf(t, s.cfg.AristotleDatabaseURL)}.Sanitize()))
 			s.setResult("VICTORY", "row")
-			s.wantUnready(p, "stream")
+			s.wantUnready(p, undo.reason)
 			s.wantLog(p, "run `reconciler setup`")
 			setUp(t, s.cfg, false)
 			s.wantStar(task, true)

@@ -129,6 +129,15 @@ func (l *Ledger) Migrate(ctx context.Context) error {
 	return nil
 }
 
+// Check tells whether Aristotle's rows can be read, which a migration of the
+// application can take away.
+func (l *Ledger) Check(ctx context.Context) error {
+	if _, err := l.pool.Exec(ctx, `SELECT id, result, "createdAt" FROM public."Conquest" LIMIT 0`); err != nil {
+		return fmt.Errorf("read Aristotle's rows: %w", err)
+	}
+	return nil
+}
+
 // IsSchemaGone tells that a statement failed since our tables or our rights were
 // taken away: `reconciler setup` mends it.
 func IsSchemaGone(err error) bool {
