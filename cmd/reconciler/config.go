@@ -11,43 +11,45 @@ import (
 // The flag counts before the variable, the variable before the file. A [DSN] or a [Secret] may come from a file: the same
 // name with _FILE. An empty variable counts as none.
 //
+// A setting tagged later is the contract's and is read, but nothing uses it yet: its help says so, and setting it is warned about.
+//
 // The types know how to read themselves, so that one pass finds every bad value; what holds between settings is in validate.go.
 type Config struct {
 	// Config is the YAML file itself; it can be no key of it.
 	Config string `env:"RECONCILER_CONFIG" group:"General" help:"YAML file with settings; a key that is no setting stops the program."`
 
 	AristotleDatabaseURL    DSN `env:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"Aristotle's PostgreSQL, as the ordinary role: it reads the tables, writes results and ratings and owns our schema."`
-	AristotleAdminURL       DSN `env:"ARISTOTLE_ADMIN_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a user who may create roles, grant and publish; for setup and uninstall alone. The daemon never uses it."`
+	AristotleAdminURL       DSN `env:"ARISTOTLE_ADMIN_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a user who may create roles, grant and publish; for setup alone. The daemon never uses it."`
 	AristotleReplicationURL DSN `env:"ARISTOTLE_REPLICATION_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a role with REPLICATION. It must reach the server itself: most poolers cannot carry a replication connection."`
 
 	LabelStudioURL         BaseURL       `env:"LABEL_STUDIO_URL" default:"http://127.0.0.1:4115" group:"Label Studio" help:"Base URL of Label Studio; may have a path prefix."`
 	LabelStudioAPIKey      Secret        `env:"LABEL_STUDIO_API_KEY" group:"Label Studio" help:"Personal access token or legacy token; told apart by itself. Its user must see every project that is to be synced."`
 	LabelStudioProjects    ProjectIDs    `env:"LABEL_STUDIO_PROJECTS" default:"all" group:"Label Studio" help:"Project ids, comma-separated. A task elsewhere is not looked at."`
 	LabelStudioDeadline    time.Duration `env:"LABEL_STUDIO_DEADLINE" default:"60s" group:"Label Studio" help:"How long after a PATCH without an answer it may still take effect there. Too short, and a late PATCH can cover a person's click; longer only delays the repair of a lost PATCH."`
-	LabelStudioDatabaseURL DSN           `env:"LABEL_STUDIO_DATABASE_URL" shown:"none" group:"Label Studio" help:"Label Studio's own PostgreSQL, read-only, to make the diff pass fast. Without it passes read through the API."`
+	LabelStudioDatabaseURL DSN           `env:"LABEL_STUDIO_DATABASE_URL" shown:"none" group:"Label Studio" later:"true" help:"Label Studio's own PostgreSQL, read-only, to make the diff pass fast. Without it passes read through the API."`
 
 	Listen         Address `env:"RECONCILER_LISTEN" default:"127.0.0.1:4080" group:"Listeners" help:"Where webhooks, sync calls and requests for examples arrive. An address that is not loopback needs a tokens file and a webhook secret."`
-	CurationListen Address `env:"RECONCILER_CURATION_LISTEN" default:"127.0.0.1:8001" group:"Listeners" help:"The curation web app. An address that is not loopback needs a tokens file."`
+	CurationListen Address `env:"RECONCILER_CURATION_LISTEN" default:"127.0.0.1:8001" group:"Listeners" later:"true" help:"The curation web app. An address that is not loopback needs a tokens file."`
 	MetricsListen  Address `env:"RECONCILER_METRICS_LISTEN" default:"127.0.0.1:9480" group:"Listeners" help:"/metrics, /healthz and /readyz; without any login, so not for the open network."`
-	PublicURL      BaseURL `env:"RECONCILER_PUBLIC_URL" shown:"none" group:"Listeners" help:"Base URL by which Label Studio reaches us. When set, the daemon registers its webhooks and looks after them; without it somebody must, else stars there wait for a diff pass."`
+	PublicURL      BaseURL `env:"RECONCILER_PUBLIC_URL" shown:"none" group:"Listeners" later:"true" help:"Base URL by which Label Studio reaches us. When set, the daemon registers its webhooks and looks after them; without it somebody must, else stars there wait for a diff pass."`
 	WebhookSecret  Secret  `env:"RECONCILER_WEBHOOK_SECRET" shown:"none" group:"Listeners" help:"Label Studio sends it as Authorization: Bearer. Without it anybody on this machine can wake the daemon."`
-	TokensFile     string  `env:"RECONCILER_TOKENS_FILE" shown:"none" group:"Listeners" help:"YAML file that says who may call what. Where it is set it is enforced on loopback too."`
+	TokensFile     string  `env:"RECONCILER_TOKENS_FILE" shown:"none" group:"Listeners" later:"true" help:"YAML file that says who may call what. Where it is set it is enforced on loopback too."`
 
 	DiffSchedule     Schedule `env:"RECONCILER_DIFF_SCHEDULE" default:"@every 30s" group:"Passes" help:"When the incremental diff pass runs: cron expression or descriptor, UTC."`
 	FullDiffSchedule Schedule `env:"RECONCILER_FULL_DIFF_SCHEDULE" default:"0 3 * * *" group:"Passes" help:"The same for the pass that reads everything."`
 	Initial          Initial  `env:"RECONCILER_INITIAL" default:"union" group:"Passes" help:"First contact where the sides differ: union, aristotle (the row is right), labelstudio (the task is right: a bare VICTORY becomes PENDING) or hold (a person decides each)."`
 	GroundTruth      bool     `env:"RECONCILER_GROUND_TRUTH" default:"false" group:"Passes" help:"Whether ground_truth of an annotation counts as a star. Imported annotations carry it unasked."`
-	DryRun           bool     `env:"RECONCILER_DRY_RUN" default:"false" group:"Passes" help:"Look and report only: nothing is written but log and metrics."`
-	BrakeCount       Count    `env:"RECONCILER_BRAKE_COUNT" default:"20" group:"Passes" help:"A pass that would change more keys than this, and than the share, within an hour stops before its first write."`
-	BrakeShare       Share    `env:"RECONCILER_BRAKE_SHARE" default:"0.1" group:"Passes" help:"The same as a share of the linked keys, 0 to 1."`
+	DryRun           bool     `env:"RECONCILER_DRY_RUN" default:"false" group:"Passes" later:"true" help:"Look and report only: nothing is written but log and metrics."`
+	BrakeCount       Count    `env:"RECONCILER_BRAKE_COUNT" default:"20" group:"Passes" later:"true" help:"A pass that would change more keys than this, and than the share, within an hour stops before its first write."`
+	BrakeShare       Share    `env:"RECONCILER_BRAKE_SHARE" default:"0.1" group:"Passes" later:"true" help:"The same as a share of the linked keys, 0 to 1."`
 
 	Slot        Name `env:"RECONCILER_SLOT" default:"reconciler" group:"Names" help:"Our replication slot. Names are cluster-wide: two installations on one server need two."`
 	Publication Name `env:"RECONCILER_PUBLICATION" default:"reconciler" group:"Names" help:"Our publication."`
 	Schema      Name `env:"RECONCILER_SCHEMA" default:"reconciler" group:"Names" help:"The schema for our own tables; the application's migrations must not know it."`
 
 	UnknownEvaluator string   `env:"RECONCILER_UNKNOWN_EVALUATOR" shown:"none: NULL" group:"People" help:"evaluatedBy where nobody can tell who set a star."`
-	TrustedProxies   Networks `env:"RECONCILER_TRUSTED_PROXIES" shown:"none" group:"People" help:"Networks, comma-separated, whose X-Forwarded-User says who it is on the curation page. Everybody in them can claim to be anybody."`
-	LocalUser        string   `env:"RECONCILER_LOCAL_USER" shown:"the system user @localhost" group:"People" help:"Who it is on the curation page without tokens."`
+	TrustedProxies   Networks `env:"RECONCILER_TRUSTED_PROXIES" shown:"none" group:"People" later:"true" help:"Networks, comma-separated, whose X-Forwarded-User says who it is on the curation page. Everybody in them can claim to be anybody."`
+	LocalUser        string   `env:"RECONCILER_LOCAL_USER" shown:"the system user @localhost" group:"People" later:"true" help:"Who it is on the curation page without tokens."`
 
 	LogFormat LogFormat  `env:"RECONCILER_LOG_FORMAT" default:"text" group:"General" help:"text or json."`
 	LogLevel  slog.Level `env:"RECONCILER_LOG_LEVEL" default:"info" group:"General" help:"debug, info, warn or error."`

@@ -29,9 +29,6 @@ type RunCmd struct {
 
 // Run keeps both sides equal until ctx ends.
 func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger) error {
-	for _, name := range cfg.unused() {
-		log.WarnContext(ctx, "this version does not use the setting yet", "setting", name)
-	}
 	d, err := newDaemon(ctx, cfg, log, c.step)
 	if err != nil {
 		return err

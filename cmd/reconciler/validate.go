@@ -35,29 +35,12 @@ func (c *Config) validate(command string) []string {
 	return slices.Concat(c.missing(command), c.aristotle(), c.names(), c.times(), c.access(command), c.notYet(command))
 }
 
-// notYet refuses what this version would promise and not keep. What it merely does
-// not use yet is told by [Config.unused].
+// notYet refuses what this version would promise and not keep.
 func (c *Config) notYet(command string) []string {
 	if command == "run" && c.DryRun {
 		return []string{"RECONCILER_DRY_RUN: this version has no dry run yet, and would write"}
 	}
 	return nil
-}
-
-// unused names the settings that were made and that this version does not use yet.
-func (c *Config) unused() (names []string) {
-	for name, set := range map[string]bool{
-		"LABEL_STUDIO_DATABASE_URL":  c.LabelStudioDatabaseURL != "",
-		"RECONCILER_PUBLIC_URL":      c.PublicURL != "",
-		"RECONCILER_TOKENS_FILE":     c.TokensFile != "",
-		"RECONCILER_TRUSTED_PROXIES": c.TrustedProxies != nil,
-	} {
-		if set {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }
 
 func (c *Config) missing(command string) (problems []string) {

@@ -23,7 +23,7 @@ SELECT q.key, q.want_gen, q.claim, q.dirty, q.attempts, q.since, q.source,
        e.task_id IS NULL
        AND (SELECT result::text FROM public."Conquest" WHERE id = q.key) = 'VICTORY'
        AND COALESCE((SELECT searched_at FROM hub WHERE key = q.key) < now() - $4::interval, true) AS search,
-       EXISTS (SELECT FROM hub WHERE key = q.key)
+       (SELECT true FROM hub WHERE key = q.key) IS NOT NULL -- EXISTS may be hashed: the whole table, at each claim
 FROM claimed q
 LEFT JOIN LATERAL (SELECT * FROM edge WHERE key = q.key OFFSET 0) e ON true
 ORDER BY q.priority, q.key, e.task_id
