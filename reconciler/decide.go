@@ -73,7 +73,7 @@ func starHub(h *ledger.Hub) star.Hub {
 func aliveFor(c ledger.Claim, edges []ledger.Edge, s *sights) (wait time.Duration, alive bool) {
 	for _, e := range edges {
 		if !settled(c, e, readMeta(e.Task, s.tasks[e.Task].Meta).Stamp) {
-			wait, alive = max(wait, time.Duration(*e.IntentWait*float64(time.Second))), true
+			wait, alive = max(wait, left(e)), true
 		}
 	}
 	return wait, alive
@@ -119,15 +119,33 @@ func (t *Turner) see(d *decided, c ledger.Claim, st *state, s *sights) []seen {
 	return edges
 }
 
-// settled tells whether an edge's PATCH can take effect no more: there is none, its
-// deadline had passed when the key was claimed, before the task was read, or the
-// task carries its stamp.
+// settled tells whether what was read of an edge's task may be decided on: whether no
+// PATCH could take effect after it was read. That is so where there was none at the
+// claim, or its deadline had passed then; and where it was alive, if the intent is
+// still there and the task carries its stamp. An intent that was alive and is gone
+// was settled by the worker that had the key before: its PATCH may have taken effect
+// after the task was read.
 func settled(c ledger.Claim, e ledger.Edge, read star.Stamp) bool {
-	if e.IntentAttempt == nil || star.Stamp(*e.IntentAttempt) == read {
-		return true
+	var claimed ledger.ClaimedEdge
+	if i := slices.IndexFunc(c.Edges, func(k ledger.ClaimedEdge) bool { return k.Task == e.Task }); i >= 0 {
+		claimed = c.Edges[i]
 	}
-	i := slices.IndexFunc(c.Edges, func(k ledger.ClaimedEdge) bool { return k.Task == e.Task })
-	return i >= 0 && c.Edges[i].Attempt == *e.IntentAttempt && !c.Edges[i].Alive
+	switch {
+	case e.IntentAttempt == nil:
+		return !claimed.Alive
+	case *e.IntentAttempt != claimed.Attempt:
+		return false
+	default:
+		return !claimed.Alive || star.Stamp(*e.IntentAttempt) == read
+	}
+}
+
+// left is how long an edge's intent is alive, nothing where there is none any more.
+func left(e ledger.Edge) time.Duration {
+	if e.IntentWait == nil {
+		return 0
+	}
+	return time.Duration(*e.IntentWait * float64(time.Second))
 }
 
 // isOther tells whether a task is not the one that its edge remembers: its number
@@ -176,7 +194,7 @@ func (d *decided) end(c ledger.Claim, s *sights, edges []seen, decision star.Dec
 	for i, edge := range edges {
 		switch {
 		case edge.look.Sight == star.Waiting:
-			e = sooner(e, later(c, time.Duration(*edge.stored.IntentWait*float64(time.Second))))
+			e = sooner(e, later(c, left(edge.stored)))
 		case edge.look.Sight == star.Unread || decision.Edges[i].Open:
 			e = sooner(e, s.unreadEnd(c, s.errs[edge.stored.Task]))
 		}

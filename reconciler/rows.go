@@ -150,6 +150,9 @@ func toStar(e ledger.Edge) star.Edge {
 	if e.S != nil {
 		s.S = *e.S
 	}
+	if e.Older != nil {
+		s.Older = star.Of(*e.Older)
+	}
 	if e.Last != nil {
 		s.Last = star.Stamp(*e.Last)
 	}
@@ -162,10 +165,14 @@ func toStar(e ledger.Edge) star.Edge {
 // remember puts what is to be remembered of an edge back into its stored form. A
 // new intent has its attempt by now.
 func remember(e ledger.Edge, s star.Edge) ledger.Edge {
-	e.S, e.Last, e.Base = nil, nil, s.Base
+	e.S, e.Older, e.Last, e.Base = nil, nil, nil, s.Base
 	e.IntentValue, e.IntentAttempt = nil, nil
 	if !s.New {
 		e.S = &s.S
+	}
+	if s.Older != star.Absent {
+		older := s.Older == star.Yes
+		e.Older = &older
 	}
 	if s.Last != "" {
 		last := string(s.Last)

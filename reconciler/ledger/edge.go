@@ -19,6 +19,7 @@ type Edge struct {
 	TaskCreatedAt *time.Time      `json:"task_created_at"` // nil: never read
 	TaskUpdatedAt *time.Time      `json:"task_updated_at"`
 	S             *bool           `json:"s"` // nil: new
+	Older         *bool           `json:"older"`
 	Last          *string         `json:"last"`
 	Base          []int64         `json:"base"`
 	IntentValue   *bool           `json:"intent_value"`
@@ -52,7 +53,7 @@ func (l *Ledger) enqueueWhere(ctx context.Context, where string, ids []int64, fr
 
 // lockEdgesSQL reads and locks the edges of keys, in lock order.
 const lockEdgesSQL = `
-	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, last, base, intent_value, intent_attempt,
+	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
 	       extract(epoch FROM intent_deadline - now())::float8, missing_since, held
 	FROM edge WHERE key = ANY($1) ORDER BY task_id FOR UPDATE`
 
@@ -60,7 +61,7 @@ const lockEdgesSQL = `
 func QueueLockEdges(b *pgx.Batch, keys []string, each func(Edge)) {
 	b.Queue(lockEdgesSQL, keys).Query(func(rows pgx.Rows) error {
 		var e Edge
-		_, err := pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.Begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Last, &e.Base,
+		_, err := pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.Begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Older, &e.Last, &e.Base,
 			&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Held}, func() error {
 			each(e)
 			e = Edge{}
@@ -77,13 +78,13 @@ func QueueEdges(b *pgx.Batch, edges []Edge) {
 	}
 	b.Queue(`UPDATE edge SET key = x.key, project = x.project, begun = x.begun,
 			task_created_at = x.task_created_at, task_updated_at = x.task_updated_at,
-			s = x.s, last = x.last, base = COALESCE(x.base, '{}'),
+			s = x.s, older = x.older, last = x.last, base = COALESCE(x.base, '{}'),
 			intent_value = x.intent_value, intent_attempt = x.intent_attempt,
 			intent_deadline = CASE WHEN x.intent_for IS NOT NULL THEN now() + x.intent_for * interval '1 second'
 			                       WHEN x.intent_value IS NOT NULL THEN edge.intent_deadline END,
 			missing_since = x.missing_since, held = x.held
 		FROM jsonb_to_recordset($1) AS x(task_id bigint, key text, project bigint, begun text,
-			task_created_at timestamptz, task_updated_at timestamptz, s boolean, last text, base bigint[],
+			task_created_at timestamptz, task_updated_at timestamptz, s boolean, older boolean, last text, base bigint[],
 			intent_value boolean, intent_attempt text, intent_for float8, missing_since timestamptz, held jsonb)
 		WHERE edge.task_id = x.task_id`, edges)
 }
@@ -112,6 +113,7 @@ func (l *Ledger) Settle(ctx context.Context, patched []Patched, ends []End) erro
 	if len(patched) > 0 {
 		b.Queue(`UPDATE edge SET
 				s = CASE WHEN x.worked THEN intent_value ELSE s END,
+				older = CASE WHEN x.worked THEN NULL ELSE older END,
 				last = CASE WHEN x.worked THEN intent_attempt ELSE last END,
 				task_updated_at = COALESCE(x.updated_at, task_updated_at),
 				intent_value = NULL, intent_attempt = NULL, intent_deadline = NULL

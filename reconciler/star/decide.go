@@ -157,14 +157,15 @@ func (l Look) annotations() Value {
 func (l Look) remembered() Edge {
 	return Edge{
 		Task: l.Task, Begun: l.Begun,
-		S: l.Shown(), Last: l.Meta.Stamp, Base: l.Stars,
+		S: l.Shown(), Older: l.Meta.older(), Last: l.Meta.Stamp, Base: l.Stars,
 	}
 }
 
 // follow is step 6. It waits until every edge was heard, so that no task is
-// written to say what another has just taken back.
+// written to say what another has just taken back. Two star keys that differ are
+// written too: whoever reads one of them reads something else than who reads the other.
 func (o *Outcome) follow(sight Sight, d bool) {
-	if sight == Seen && !o.New && o.S != d {
+	if sight == Seen && !o.New && (o.S != d || o.Older != Absent) {
 		o.Intent, o.Write = &Intent{Value: d}, true
 	}
 }

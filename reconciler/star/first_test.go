@@ -91,6 +91,9 @@ func TestTwoStarKeys(t *testing.T) {
 		{Meta{Gold: Yes, IsGold: No}, Edge{S: false}, Yes},
 		{Meta{Gold: No, IsGold: Yes}, Edge{S: false}, Yes},
 		{Meta{Gold: No, IsGold: Yes}, Edge{New: true}, Yes},
+		{Meta{Gold: Yes, IsGold: No}, Edge{S: false, Older: No}, No},  // as it was at the last look
+		{Meta{Gold: Yes, IsGold: No}, Edge{S: true, Older: No}, Yes},  // the same
+		{Meta{Gold: No, IsGold: Yes}, Edge{S: false, Older: No}, Yes}, // both were changed
 		{Meta{IsGold: Yes}, Edge{S: false}, Yes},
 		{Meta{Stamp: "a"}, Edge{S: true}, No},
 		{Meta{}, Edge{S: true}, Absent},
@@ -98,5 +101,25 @@ func TestTwoStarKeys(t *testing.T) {
 		if got := c.meta.value(c.edge); got != c.want {
 			t.Errorf("%+v at %+v says %v, want %v", c.meta, c.edge, got, c.want)
 		}
+	}
+}
+
+// TestTwoStarKeysComeToRest: keys that differ are somebody's word once, and are put
+// in order, however often the PATCH that does it is refused.
+func TestTwoStarKeysComeToRest(t *testing.T) {
+	hub, edge := Hub{Known: true, D: true, N: 1}, Edge{Task: 1, S: true}
+	torn := Meta{Gold: Yes, IsGold: No}
+	for look := range 4 {
+		row := map[bool]Result{true: Victory, false: Pending}[hub.D]
+		d := Decide(row, hub, []Look{{Edge: edge, Meta: torn}})
+		if o := d.Edges[0]; d.Hub.D || d.Hub.N != 2 || !o.Write || o.Intent.Value {
+			t.Fatalf("look %d: hub %+v, edge %+v: want one word for no star, and a PATCH for it", look, d.Hub, o)
+		}
+		hub, edge = d.Hub, d.Edges[0].Edge
+		edge.Intent = nil // refused
+	}
+	d := Decide(Pending, hub, []Look{{Edge: edge, Meta: Meta{Gold: No, Stamp: "a"}}})
+	if d.Edges[0].Write || d.Hub != hub {
+		t.Errorf("not at rest once it is written: %+v", d)
 	}
 }

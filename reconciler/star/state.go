@@ -129,6 +129,7 @@ type Edge struct {
 	New    bool    // until its first contact, and as long as it is held
 	Begun  Initial // the choice for its first contact
 	S      bool    // the shadow: what it showed
+	Older  Value   // its is_gold_star, where that differed from gold_star
 	Last   Stamp   // the stamp it carried
 	Base   IDs     // the annotations that said star
 	Intent *Intent // nil: none
@@ -150,8 +151,10 @@ type Meta struct {
 }
 
 // value is the v of the protocol. Where both keys are there and differ, the one
-// that differs from the shadow is the one somebody changed; at first contact,
-// where nothing is known, the star counts.
+// that differs from the shadow is the one somebody changed, unless they differed in
+// the same way at the last look: then nobody has changed anything since. (Without
+// that the value would be another one at each look.) At first contact, where nothing
+// is known, the star counts.
 func (m Meta) value(e Edge) Value {
 	switch {
 	case m.Gold == Absent && m.IsGold == Absent && m.Stamp != "":
@@ -162,9 +165,19 @@ func (m Meta) value(e Edge) Value {
 		return m.Gold
 	case e.New:
 		return Yes
+	case m.IsGold == e.Older:
+		return Of(e.S)
 	default:
 		return Of(!e.S)
 	}
+}
+
+// older is the older key's value where both are there and differ, else Absent.
+func (m Meta) older() Value {
+	if m.Gold == Absent || m.Gold == m.IsGold {
+		return Absent
+	}
+	return m.IsGold
 }
 
 // Sight says how an edge was seen in this pass.

@@ -96,6 +96,7 @@ CREATE TABLE edge (
     task_created_at timestamptz,       -- another one is another task; NULL until it was read
     task_updated_at timestamptz,       -- as of the last look: the incremental pass skips what was seen
     s               boolean,           -- NULL: new
+    older           boolean,           -- its is_gold_star, where that differed from gold_star
     last            text,              -- the stamp it carried
     base            bigint[] NOT NULL DEFAULT '{}',
     intent_value    boolean,
