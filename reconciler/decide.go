@@ -92,11 +92,14 @@ func (d *decided) forgetRow(c ledger.Claim, st *state) {
 	}
 }
 
-// see puts each stored edge together with what was read of its task. Edges whose
+// see puts each stored edge of our projects together with what was read of its task. Edges whose
 // task is another task now are unlinked on the way.
 func (t *Turner) see(d *decided, c ledger.Claim, st *state, s *sights) []seen {
 	var edges []seen
 	for _, e := range st.edges {
+		if !t.ours(e.Project) {
+			continue
+		}
 		task, read := s.tasks[e.Task]
 		look := star.Look{Edge: toStar(e), Sight: star.Unread}
 		switch {

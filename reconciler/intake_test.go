@@ -9,6 +9,7 @@ import (
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
+	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 )
 
@@ -61,5 +62,32 @@ func TestCommitThatIsNotSeenYet(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("the change was lost: its task was never starred")
+	}
+}
+
+// TestProjectsNarrowed: a task that was linked while its project was ours is left
+// alone once it is not.
+func TestProjectsNarrowed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	r.settled()
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+	if err := r.intake.All(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	claims, err := r.ledger.Claim(t.Context(), 10, 10)
+	if err != nil || len(claims) != 1 {
+		t.Fatal(claims, err)
+	}
+	turner := r.turner(r.client)
+	turner.Projects = []int64{r.project + 1}
+	if err := turner.Turn(t.Context(), claims); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.studio.Requests(); n[labelstudio.OpTaskPatch]+n[labelstudio.OpTasksByID] != 0 {
+		t.Errorf("requests %v: a task of a project that is not ours was touched", n)
+	}
+	if !r.ask(`SELECT d FROM reconciler.hub`) || r.ask(`SELECT EXISTS (SELECT FROM reconciler.queue WHERE want_gen > done_gen)`) {
+		t.Error("the hub did not follow the row, or the key is still dirty")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,6 +58,9 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 	byProject := map[int64][]int64{}
 	for _, c := range claims {
 		for _, e := range c.Edges {
+			if !t.ours(e.Project) {
+				continue
+			}
 			byProject[e.Project] = append(byProject[e.Project], e.Task)
 		}
 	}
@@ -72,6 +76,12 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 	}
 	t.meet(ctx, s)
 	return s
+}
+
+// ours tells whether a project is one of those that were configured. Tasks of others
+// that were linked before are left out, as if they were not there.
+func (t *Turner) ours(project int64) bool {
+	return len(t.Projects) == 0 || slices.Contains(t.Projects, project)
 }
 
 func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids []int64) {

@@ -71,6 +71,11 @@ func (t *Turner) rememberEdge(out *decided, c ledger.Claim, st *state, e seen, d
 			attempt: string(o.Intent.Attempt), notes: st.row.Notes})
 	}
 	out.store(stored, e.stored)
+	if o.Held && e.stored.Held == nil {
+		out.count = append(out.count, func(ctx context.Context) {
+			t.Log.WarnContext(ctx, "held: the sides differed at first contact, and neither may win", logKey, c.Key, logTask, stored.Task)
+		})
+	}
 	if o.Said == star.Absent && !o.Write && (!o.Held || e.stored.Held != nil) {
 		return
 	}

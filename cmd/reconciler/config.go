@@ -39,7 +39,7 @@ type Config struct {
 	FullDiffSchedule Schedule `env:"RECONCILER_FULL_DIFF_SCHEDULE" default:"0 3 * * *" group:"Passes" help:"The same for the pass that reads everything."`
 	Initial          Initial  `env:"RECONCILER_INITIAL" default:"union" group:"Passes" help:"First contact where the sides differ: union, aristotle (the row is right), labelstudio (the task is right: a bare VICTORY becomes PENDING) or hold (a person decides each)."`
 	GroundTruth      bool     `env:"RECONCILER_GROUND_TRUTH" default:"false" group:"Passes" help:"Whether ground_truth of an annotation counts as a star. Imported annotations carry it unasked."`
-	DryRun           bool     `env:"RECONCILER_DRY_RUN" default:"false" group:"Passes" later:"true" help:"Look and report only: nothing is written but log and metrics."`
+	DryRun           bool     `env:"RECONCILER_DRY_RUN" default:"false" group:"Passes" help:"Look and report only: nothing is written but log and metrics. Refused by this version, which would write."`
 	BrakeCount       Count    `env:"RECONCILER_BRAKE_COUNT" default:"20" group:"Passes" later:"true" help:"A pass that would change more keys than this, and than the share, within an hour stops before its first write."`
 	BrakeShare       Share    `env:"RECONCILER_BRAKE_SHARE" default:"0.1" group:"Passes" later:"true" help:"The same as a share of the linked keys, 0 to 1."`
 

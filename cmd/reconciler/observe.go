@@ -64,7 +64,7 @@ func (d *daemon) measure(ctx context.Context) {
 func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), lookLimit)
 	defer cancel()
-	var reasons []string
+	reasons := []string{}
 	_, err := d.ledger.Stats(ctx)
 	if err == nil {
 		err = d.ledger.Check(ctx)

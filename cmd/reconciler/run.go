@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -82,6 +84,7 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 		return nil, err
 	}
 	d.metrics = metrics.New(d.registry)
+	metrics.BuildInfo(d.registry, version(), runtime.Version())
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if d.ledger, err = ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
 		return nil, hinted{withoutDSN(err), fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
@@ -93,6 +96,20 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 		return nil, err
 	}
 	return d, d.build()
+}
+
+// version is the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return s.Value
+		}
+	}
+	return info.Main.Version
 }
 
 func listen(at Address, setting string) (net.Listener, error) {
@@ -168,7 +185,7 @@ func (d *daemon) run(ctx context.Context) error {
 	g.Go(func() error { return serve(ctx, d.metricsListener, d.observer()) })
 	g.Go(func() error { return serve(ctx, d.apiListener, a.Server()) })
 	g.Go(func() error { return d.lead(ctx) })
-	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr(), "metrics", d.metricsListener.Addr())
+	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr().String(), "metrics", d.metricsListener.Addr().String())
 	err := g.Wait()
 	if err == nil {
 		d.log.Info("stopped")
@@ -195,7 +212,7 @@ func serve(ctx context.Context, l net.Listener, s *http.Server) error {
 func (d *daemon) lead(ctx context.Context) error {
 	last := ""
 	for {
-		err := d.ledger.Lead(ctx, d.leader)
+		err := d.ledger.Lead(ctx, d.log, d.leader)
 		d.leading.Store(false)
 		d.metrics.Leader.Set(0)
 		var fatal *fatalError

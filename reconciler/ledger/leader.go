@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,7 +17,7 @@ const leaderRetry = 2 * time.Second
 // The context of lead ends when the session that holds the lock does: another
 // replica may lead by then. The lock only saves work; claims and deadlines are
 // what keeps two leaders from harm.
-func (l *Ledger) Lead(ctx context.Context, lead func(context.Context) error) error {
+func (l *Ledger) Lead(ctx context.Context, log *slog.Logger, lead func(context.Context) error) error {
 	pooled, err := l.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the lead: %w", err)
@@ -24,7 +25,7 @@ func (l *Ledger) Lead(ctx context.Context, lead func(context.Context) error) err
 	// The lock is the session's: it ends with it, and must never reach the pool.
 	conn := pooled.Hijack()
 	defer conn.Close(context.WithoutCancel(ctx))
-	if err := l.waitForLead(ctx, conn); err != nil {
+	if err := l.waitForLead(ctx, log, conn); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -45,7 +46,8 @@ func (l *Ledger) Lead(ctx context.Context, lead func(context.Context) error) err
 	return err
 }
 
-func (l *Ledger) waitForLead(ctx context.Context, conn *pgx.Conn) error {
+func (l *Ledger) waitForLead(ctx context.Context, log *slog.Logger, conn *pgx.Conn) error {
+	told := false
 	retry := time.NewTicker(leaderRetry)
 	defer retry.Stop()
 	for {
@@ -55,6 +57,10 @@ func (l *Ledger) waitForLead(ctx context.Context, conn *pgx.Conn) error {
 		}
 		if mine {
 			return nil
+		}
+		if !told {
+			log.InfoContext(ctx, "another replica leads: standing by")
+			told = true
 		}
 		select {
 		case <-retry.C:

@@ -146,7 +146,7 @@ func IsSchemaGone(err error) bool {
 		return errors.Is(err, ErrNoSchema)
 	}
 	switch pg.Code {
-	case "3F000", "42P01", "42501", "42883": // no schema, no table, no right, no function
+	case "3F000", "42P01", "42501", "42883", "42703": // no schema, no table, no right, no function, no column
 		return true
 	}
 	return false

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -207,7 +208,7 @@ func TestLead(t *testing.T) {
 	l := open(t)
 	led := make(chan error)
 	leading := make(chan struct{}, 1)
-	lead := func() { led <- l.Lead(t.Context(), leader(leading)) }
+	lead := func() { led <- l.Lead(t.Context(), slog.New(slog.DiscardHandler), leader(leading)) }
 	go lead()
 	<-leading
 	go lead()

@@ -91,9 +91,10 @@ func TestTwoStarKeys(t *testing.T) {
 		{Meta{Gold: Yes, IsGold: No}, Edge{S: false}, Yes},
 		{Meta{Gold: No, IsGold: Yes}, Edge{S: false}, Yes},
 		{Meta{Gold: No, IsGold: Yes}, Edge{New: true}, Yes},
-		{Meta{Gold: Yes, IsGold: No}, Edge{S: false, Older: No}, No},  // as it was at the last look
-		{Meta{Gold: Yes, IsGold: No}, Edge{S: true, Older: No}, Yes},  // the same
-		{Meta{Gold: No, IsGold: Yes}, Edge{S: false, Older: No}, Yes}, // both were changed
+		{Meta{Gold: Yes, IsGold: No}, Edge{S: false, Older: No}, No},                                              // as it was at the last look
+		{Meta{Gold: Yes, IsGold: No}, Edge{S: true, Older: No}, Yes},                                              // the same
+		{Meta{Gold: No, IsGold: Yes}, Edge{S: false, Older: No}, Yes},                                             // both were changed
+		{Meta{Gold: Yes, IsGold: No, Stamp: "a"}, Edge{S: false, Intent: &Intent{Value: true, Attempt: "a"}}, No}, // after our PATCH
 		{Meta{IsGold: Yes}, Edge{S: false}, Yes},
 		{Meta{Stamp: "a"}, Edge{S: true}, No},
 		{Meta{}, Edge{S: true}, Absent},

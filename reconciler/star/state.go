@@ -154,8 +154,13 @@ type Meta struct {
 // that differs from the shadow is the one somebody changed, unless they differed in
 // the same way at the last look: then nobody has changed anything since. (Without
 // that the value would be another one at each look.) At first contact, where nothing
-// is known, the star counts.
+// is known, the star counts. Where the stamp is the intent's, its PATCH has taken
+// effect: what it wrote is what to compare with.
 func (m Meta) value(e Edge) Value {
+	s, older := e.S, e.Older
+	if e.Intent != nil && m.Stamp == e.Intent.Attempt {
+		s, older = e.Intent.Value, Absent
+	}
 	switch {
 	case m.Gold == Absent && m.IsGold == Absent && m.Stamp != "":
 		return No
@@ -165,10 +170,10 @@ func (m Meta) value(e Edge) Value {
 		return m.Gold
 	case e.New:
 		return Yes
-	case m.IsGold == e.Older:
-		return Of(e.S)
+	case m.IsGold == older:
+		return Of(s)
 	default:
-		return Of(!e.S)
+		return Of(!s)
 	}
 }
 
