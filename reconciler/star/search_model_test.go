@@ -23,13 +23,23 @@ type model struct {
 	patches uint8 // the most there may ever be; 0: not counted
 	begun   Initial
 	rows    []Result // those that a person sets; nil: PENDING and VICTORY
+	older   bool     // some tools write is_gold_star
 	known   bool     // starts at rest after first contact, else before it
 	starred bool     // the tasks and, where known, the row
 	begin   []Result // where not known: the rows it may begin with; nil: PENDING
 	left    budget
-	large   bool // only with -search.all
+	size    size
 	mutant  mutant
 }
+
+// size tells when a model is searched.
+type size uint8
+
+const (
+	small  size = iota // always
+	medium             // not under the race detector
+	large              // only with -search.all
+)
 
 func (m *model) breaks(rule mutant) bool { return m.mutant == rule }
 
@@ -167,7 +177,7 @@ func (m *model) people(s *state, try tries) {
 			continue
 		}
 		try("a person changes the star in meta", i, func(s *state) bool { return m.editMeta(s, i, false) && m.changed(s) })
-		if m.left.copies > 0 {
+		if m.older {
 			try("a person changes is_gold_star", i, func(s *state) bool { return m.editMeta(s, i, true) && m.changed(s) })
 		}
 		try("an annotation says star", i, func(s *state) bool {
@@ -177,9 +187,10 @@ func (m *model) people(s *state, try tries) {
 			}
 			t.stars |= 1 << t.born
 			t.born++
-			s.speak(true, &t.starsBy)
+			t.annotator(s, true)
 			return m.changed(s)
 		})
+		try("meta is copied from the other task", i, func(s *state) bool { return m.copyMeta(s, i) && m.changed(s) })
 		m.unstars(s, i, try)
 	}
 }
@@ -202,7 +213,7 @@ func (m *model) unstars(s *state, i int, try tries) {
 					return false
 				}
 				if t.stars &^= 1 << id; t.stars == 0 {
-					s.speak(false, &t.starsBy)
+					t.annotator(s, false)
 				}
 				return m.changed(s)
 			})
@@ -210,20 +221,24 @@ func (m *model) unstars(s *state, i int, try tries) {
 	}
 }
 
+// annotator speaks by an annotation. Who annotates sees the task, so meta as
+// well; who writes meta, which no page shows, sees meta alone.
+func (t *remote) annotator(s *state, star bool) {
+	t.starsBy |= t.by
+	s.speak(star, &t.starsBy)
+}
+
 // editMeta is a person who changes what the task shows, leaving our stamp.
 func (m *model) editMeta(s *state, i int, older bool) bool {
 	t := &s.tasks[i]
-	if t.tampered || older && t.unseen || !spend(&s.left.edits) {
+	differ := t.isGold != Absent && t.isGold != t.gold // which one a person sees is his tool's affair
+	if t.tampered || differ || older && t.unseen || !spend(&s.left.edits) {
 		return false
 	}
 	shows := Look{Edge: s.edges[i].edge(i), Meta: t.page.meta()}.Shown()
-	switch {
-	case older:
-		s.left.copies++
+	if older {
 		t.isGold = Of(!shows)
-	case t.isGold != Absent:
-		return false // two keys that differ: which one a person sees is his tool's affair
-	default:
+	} else {
 		t.gold = Of(!shows)
 	}
 	t.unseen = true
@@ -231,10 +246,24 @@ func (m *model) editMeta(s *state, i int, older bool) bool {
 	return true
 }
 
+// copyMeta puts another task's meta here, its stamp included: a person's word
+// where it changes what is shown. A stamp of another task is none.
+func (m *model) copyMeta(s *state, i int) bool {
+	t, o := &s.tasks[i], &s.tasks[1-i]
+	if o.gold == Absent || t.gold.Shown() == o.gold.Shown() || t.tampered || s.edges[i].intent.there || !spend(&s.left.foreign) {
+		return false
+	}
+	t.gold, t.stamp, t.unseen = o.gold, 0, true
+	if m.breaks(foreignStamp) {
+		t.stamp = o.stamp
+	}
+	s.speak(t.gold == Yes, &t.by)
+	return true
+}
+
 // dropRow deletes the row. What it had not yet sent on goes with it: what counts
 // from here on is what the tasks show, and what is under way to them.
 func (m *model) dropRow(s *state) bool {
-	d := s.hub.d
 	s.row = row{gone: true, gen: s.row.gen}
 	var p [40]*words
 	for _, w := range s.places(&p) {
@@ -244,8 +273,8 @@ func (m *model) dropRow(s *state) bool {
 	for i := range m.tasks {
 		t := &s.tasks[i]
 		s.speak(Look{Edge: s.edges[i].edge(i), Meta: t.page.meta()}.Shown(), &t.by)
-		if t.stars&^s.edges[i].base != 0 {
-			s.speak(true, &t.starsBy)
+		if base := s.edges[i].base; t.stars&^base != 0 || t.stars == 0 && base != 0 {
+			s.speak(t.stars != 0, &t.starsBy)
 		}
 		for w := range s.workers {
 			if r := &s.workers[w].read[i]; r.page.meta() == t.page.meta() {
@@ -253,32 +282,32 @@ func (m *model) dropRow(s *state) bool {
 			}
 		}
 	}
-	var sent words
+	var sent [2][2]words // what is under way to a task says what it was sent to say
+	word := func(task int, value bool) words {
+		w := &sent[task][bit(value)]
+		if *w == 0 {
+			s.speak(value, w)
+		}
+		return *w
+	}
 	for i := range m.tasks {
 		for w := range s.workers {
-			if s.workers[w].posts[i].stage != none {
-				s.workers[w].posts[i].by = s.sentWord(&sent, d)
+			if p := &s.workers[w].posts[i]; p.stage != none {
+				p.by = word(i, p.value)
 			}
 		}
 	}
 	for n := range s.loose {
-		if s.loose[n].there {
-			s.loose[n].by = s.sentWord(&sent, d)
+		if f := &s.loose[n]; f.there {
+			f.by = word(int(f.task), f.value)
 		}
 	}
 	return true
 }
 
-func (s *state) sentWord(word *words, value bool) words {
-	if *word == 0 {
-		s.speak(value, word)
-	}
-	return *word
-}
-
 // click is our page, or `held settle`: an edit of the row that we write ourselves.
 func (m *model) click(s *state, v bool) bool {
-	if s.row.gone || !spend(&s.left.clicks) {
+	if s.row.gone || !s.edges[0].held && !s.edges[1].held || !spend(&s.left.clicks) {
 		return false
 	}
 	switch {
@@ -290,7 +319,7 @@ func (m *model) click(s *state, v bool) bool {
 	if s.hub.known && s.hub.gen == s.row.gen {
 		s.hub.d, s.hub.changed = v, true
 		for i := range m.tasks {
-			if e := &s.edges[i]; e.held {
+			if e := &s.edges[i]; e.held && !m.breaks(holdByRow) {
 				s.row.by |= e.note.by // the page shows what was noted
 				e.isNew, e.s, e.last, e.base = false, e.note.shown, e.note.stamp, e.note.stars
 				e.held, e.note = false, note{}
@@ -311,14 +340,19 @@ func (m *model) tampering(s *state, i int, try tries) {
 		s.tasks[i].gone = spend(&s.left.tasks)
 		return s.tasks[i].gone && m.changed(s)
 	})
-	try("the number is another task now", i, func(s *state) bool {
-		t := &s.tasks[i]
-		if t.unseen || t.stars != s.edges[i].base || !spend(&s.left.others) {
-			return false // a word that was not looked at goes with its task
+	another := func(p page) func(*state) bool {
+		return func(s *state) bool {
+			t := &s.tasks[i]
+			if t.unseen || t.stars != s.edges[i].base || !spend(&s.left.others) {
+				return false // a word that was not looked at goes with its task
+			}
+			*t = remote{other: !t.other, page: p}
+			return m.changed(s)
 		}
-		*t = remote{other: !t.other}
-		return m.changed(s)
-	})
+	}
+	was := s.tasks[i].page
+	try("the number is another task now", i, another(page{}))
+	try("the number is another task now, from an old export", i, another(page{gold: was.gold})) // whose word that was, it does not show
 	try("somebody replaces meta", i, func(s *state) bool {
 		t := &s.tasks[i]
 		if t.unseen || t.page.meta() == (Meta{}) || !spend(&s.left.blobs) {
@@ -353,7 +387,7 @@ func (m *model) work(s *state, w int, try tries) {
 	}
 	if k.step != idle {
 		try("the worker crashes", w, func(s *state) bool { return spend(&s.left.crashes) && m.crash(s, w) })
-		try(m.does(s, w), w, func(s *state) bool { m.go_(s, w); return true })
+		try(m.does(s, w), w, func(s *state) bool { m.advance(s, w); return true })
 	}
 	for i := range m.tasks {
 		if k.step == reads && m.reading(s, w) == i {
@@ -407,8 +441,8 @@ func (m *model) reading(s *state, w int) int {
 	return m.tasks
 }
 
-// go_ is the next step of a worker where nothing fails.
-func (m *model) go_(s *state, w int) {
+// advance is the next step of a worker where nothing fails.
+func (m *model) advance(s *state, w int) {
 	k := &s.workers[w]
 	switch k.step {
 	case reads:
@@ -434,7 +468,7 @@ func (m *model) go_(s *state, w int) {
 	}
 }
 
-// does tells what go_ will do.
+// does tells what advance will do.
 func (m *model) does(s *state, w int) string {
 	k := &s.workers[w]
 	switch k.step {
@@ -501,7 +535,7 @@ func (m *model) deliver(s *state) bool {
 	}
 	for w := range m.workers {
 		if s.workers[w].step != idle {
-			m.go_(s, w)
+			m.advance(s, w)
 			return true
 		}
 	}
@@ -522,14 +556,17 @@ func (m *model) atRest(s state) bool {
 	after := s
 	m.claim(&after, 0)
 	for after.workers[0].step == reads || after.workers[0].step == settles {
-		m.go_(&after, 0)
+		m.advance(&after, 0)
 	}
 	after.canonical()
 	s.canonical()
 	return after == s
 }
 
-// wrong tells what is wrong with a state at rest, "" for nothing.
+// wrong tells what is wrong with a state at rest, "" for nothing: a pass over it
+// would write, the sides are not equal, something was not looked at, or the value
+// is one that nobody wants: each word that says it was overridden by somebody who
+// had seen it, or there never was one.
 func (m *model) wrong(s state) string {
 	if !m.atRest(s) {
 		return "a pass at rest writes"
@@ -545,6 +582,9 @@ func (m *model) wrong(s state) string {
 		return "the row is not the hub"
 	}
 	held, heard := false, s.row.by
+	if m.tasks == 1 && s.left.clicks < m.left.clicks && s.edges[0].held {
+		return "a click did not end the hold"
+	}
 	for i := range m.tasks {
 		t, e := s.tasks[i], s.edges[i]
 		held = held || e.held

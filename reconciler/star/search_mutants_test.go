@@ -1,8 +1,11 @@
 package star
 
+import "testing"
+
 // mutant is a rule that is broken on purpose.
 type mutant string
 
+// Rules of the turn; see where each is asked for.
 const (
 	noIntent            mutant = "no intent"
 	ackFirst            mutant = "acknowledge before the PATCH"
@@ -21,9 +24,146 @@ const (
 	newRowIsOld         mutant = "a new row is the old one"
 	forgetBase          mutant = "a row that goes takes the base along"
 	otherTaskIsOld      mutant = "another task is the old one"
+	foreignStamp        mutant = "a foreign stamp counts"
+	holdByRow           mutant = "a hold ended by the row alone"
 	doneForgetsTriggers mutant = "mark done what was dirtied meanwhile"
 )
 
-func (m *model) decide(row Result, hub Hub, looks []Look) Decision {
-	return Decide(row, hub, looks)
+// Rules of Decide, broken around it.
+const (
+	absentUnstars    mutant = "absent is an un-star"
+	metaOrAnnotation mutant = "star = meta OR annotation"
+	oneBoolean       mutant = "one boolean for all annotations"
+	metaWins         mutant = "meta wins over annotations"
+	rowWins          mutant = "the row wins over a task that lags"
+	lateStarCounts   mutant = "a late task's star always counts"
+	waitingDecided   mutant = "a waiting edge decided"
+	waitingPatched   mutant = "a waiting edge sent a PATCH"
+	refreshStamp     mutant = "refresh the stamp"
+	oldCopyCounts    mutant = "an old copy is an edit"
+	noReversal       mutant = "worked, then reversed is: did not happen"
+)
+
+// decide is Decide, or what a mutant makes of it.
+func (m *model) decide(row Result, hub Hub, looks []Look) ([]Look, Decision) {
+	if m.mutant == "" {
+		return looks, Decide(row, hub, looks)
+	}
+	bent := append([]Look(nil), looks...)
+	deaf := make([]bool, len(looks)) // the task is not listened to
+	for i := range bent {
+		l := &bent[i]
+		known := l.Sight == Seen && !l.New
+		switch m.mutant {
+		case absentUnstars:
+			if known && l.Meta.value(l.Edge) == Absent {
+				l.Meta.Gold = No
+			}
+		case metaOrAnnotation:
+			l.Meta.Gold, l.Stars, l.Base = Of(l.Shown() || len(l.Stars) > 0), nil, nil
+		case oneBoolean:
+			l.Stars, l.Base = idsOf[bit(len(l.Stars) > 0)], idsOf[bit(len(l.Base) > 0)]
+		case metaWins:
+			if said, _ := l.meta(); known && said != Absent {
+				l.Stars = l.Base
+			}
+		case rowWins:
+			if known && l.Intent == nil && l.S != (row == Victory) {
+				l.Meta, l.Stars, deaf[i] = Meta{Gold: Of(l.S), Stamp: l.Last}, l.Base, true
+			}
+		case lateStarCounts:
+			if l.Sight == Seen && l.New && l.stars() && !hub.D && row != Victory {
+				row, hub.N = Pending, 0
+			}
+		case waitingDecided:
+			if l.Sight == Waiting {
+				l.Sight = Seen
+			}
+		case oldCopyCounts:
+			if known && l.Intent == nil {
+				l.Last = l.Meta.Stamp
+			}
+		case noReversal:
+			if known && l.Intent != nil && l.Shown() != l.Intent.Value {
+				l.Meta.Stamp = ""
+			}
+		}
+	}
+	d := Decide(row, hub, bent)
+	for i := range d.Edges {
+		o, l := &d.Edges[i], looks[i]
+		switch {
+		case m.mutant == waitingPatched && l.Sight == Waiting,
+			m.mutant == refreshStamp && l.Sight == Seen && !o.New && !o.Write && l.Meta.Stamp == "":
+			if o.Intent == nil || o.S != d.Hub.D || m.mutant == refreshStamp {
+				o.Intent, o.Write = &Intent{Value: d.Hub.D}, true
+			}
+		case deaf[i]:
+			o.Edge, o.Write = l.remembered(), false
+			o.follow(Seen, d.Hub.D)
+		case l.Sight == Seen && !o.New:
+			o.Last, o.Base = l.Meta.Stamp, l.Stars
+		}
+	}
+	return looks, d
+}
+
+// TestMutants shows that the search finds every broken rule, in which model, and
+// after how many states. The numbers are written to the log (-v): those of the
+// search behind the protocol are of the same size.
+func TestMutants(t *testing.T) {
+	named := map[string]model{}
+	for _, m := range models() {
+		named[m.name] = m
+	}
+	for mutant, name := range map[mutant]string{
+		noIntent:            "faults",
+		ackFirst:            "faults, starred",
+		baseFirst:           "annotations",
+		noClaimCheck:        "two workers, refusals",
+		claimNotBumped:      "two workers, refusals",
+		patchAgain:          "faults",
+		deadlineLate:        "faults",
+		goneIsSettled:       "two workers, refusals",
+		ackByGet:            "queue, two workers",
+		noStamp:             "faults",
+		anyAttempt:          "two workers, many faults",
+		refusalClearsAny:    "two workers, refusals",
+		missingUnstars:      "404",
+		missingForgets:      "404",
+		newRowIsOld:         "row goes",
+		forgetBase:          "row goes, annotations",
+		otherTaskIsOld:      "another task",
+		foreignStamp:        "two tasks, copied meta",
+		holdByRow:           "hold",
+		doneForgetsTriggers: "queue, two workers",
+		absentUnstars:       "blob",
+		metaOrAnnotation:    "annotations",
+		oneBoolean:          "annotations",
+		metaWins:            "annotations",
+		rowWins:             "annotations",
+		lateStarCounts:      "another task",
+		waitingDecided:      "faults",
+		waitingPatched:      "two tasks",
+		refreshStamp:        "edits",
+		oldCopyCounts:       "old copy",
+		noReversal:          "faults",
+	} {
+		t.Run(string(mutant), func(t *testing.T) {
+			t.Parallel()
+			m, ok := named[name]
+			if !ok {
+				t.Fatalf("there is no model %q", name)
+			}
+			if mutant == anyAttempt { // ninety thousand states
+				m.skip(t)
+			}
+			m.mutant = mutant
+			f := newSearch(&m).run()
+			if f.fault == "" {
+				t.Fatalf("not found in %d states of %q", f.states, name)
+			}
+			t.Logf("%q, after %d states: %s", name, f.states, f.fault)
+		})
+	}
 }

@@ -68,6 +68,7 @@ type remote struct {
 
 type edge struct {
 	isNew, s, other bool
+	older           Value // is_gold_star, where it differed
 	last            attempt
 	base            uint8
 	begun           Initial
@@ -154,7 +155,7 @@ type queue struct {
 
 // budget is what may still happen.
 type budget struct {
-	edits, stars, crashes, lost, refusals, unread, blobs, saves, rows, tasks, others, clicks, copies uint8
+	edits, stars, crashes, lost, refusals, unread, blobs, saves, rows, tasks, others, clicks, foreign uint8
 }
 
 // speak adds a word by somebody who had seen those of at, and leaves it there.

@@ -48,7 +48,7 @@ func (p page) meta() Meta { return Meta{Gold: p.gold, IsGold: p.isGold, Stamp: s
 
 // edge puts a remembered edge into the words of Decide, and back.
 func (e edge) edge(i int) Edge {
-	out := Edge{Task: int64(i), New: e.isNew, Begun: e.begun, S: e.s, Last: stampsOf[e.last], Base: idsOf[e.base]}
+	out := Edge{Task: int64(i), New: e.isNew, Begun: e.begun, S: e.s, Older: e.older, Last: stampsOf[e.last], Base: idsOf[e.base]}
 	if e.intent.there {
 		out.Intent = &Intent{Value: e.intent.value, Attempt: stampsOf[e.intent.attempt]}
 	}
@@ -56,7 +56,8 @@ func (e edge) edge(i int) Edge {
 }
 
 func (e *edge) remember(now Edge) {
-	e.isNew, e.begun, e.s, e.last, e.base = now.New, now.Begun, now.S, attemptOf(now.Last), bitsOf(now.Base)
+	e.isNew, e.begun, e.s, e.older = now.New, now.Begun, now.S, now.Older
+	e.last, e.base = attemptOf(now.Last), bitsOf(now.Base)
 	switch {
 	case now.Intent == nil:
 		e.intent = intent{}
@@ -146,7 +147,7 @@ func (m *model) settle(s *state, w int) {
 		return
 	}
 	looks, relinked := m.see(s, w)
-	d := m.decide(s.row.result, Hub{Known: s.hub.known, D: s.hub.d, N: int64(bit(s.hub.changed))}, looks)
+	looks, d := m.decide(s.row.result, Hub{Known: s.hub.known, D: s.hub.d, N: int64(bit(s.hub.changed))}, looks)
 	m.commit(s, w, looks, d)
 	for i := range m.tasks {
 		if k.posts[i].stage == todo {
@@ -240,7 +241,7 @@ func (m *model) commitEdge(s *state, w int, l Look, o Outcome) {
 		case m.breaks(noIntent):
 			e.intent = intent{}
 		case m.breaks(ackFirst):
-			e.s, e.last, e.intent = o.Intent.Value, a, intent{}
+			e.s, e.older, e.last, e.intent = o.Intent.Value, Absent, a, intent{}
 		}
 	} else if l.Sight == Seen && !o.New && t.page == r.page && t.stars == r.stars {
 		// The task shows what all agree on: who speaks there from now on has seen it.
@@ -270,6 +271,9 @@ func (m *model) land(s *state, i int, value bool, a attempt, by words) {
 	if (Look{Edge: s.edges[i].edge(i), Meta: t.page.meta()}).Shown() == value {
 		by |= t.by // it undoes nothing
 	}
+	if t.other != s.edges[i].other {
+		by = t.by // it was meant for the task before
+	}
 	t.page = page{gold: Of(value), stamp: a, by: by}
 	if m.breaks(noStamp) {
 		t.stamp = 0
@@ -292,7 +296,7 @@ func (m *model) acknowledge(s *state, w int) {
 		switch {
 		case p.stage == worked && m.breaks(ackByGet):
 		case p.stage == worked && (current || any || m.breaks(noIntent)):
-			e.s, e.last, e.intent = p.value, p.attempt, intent{}
+			e.s, e.older, e.last, e.intent = p.value, Absent, p.attempt, intent{}
 			if m.breaks(noStamp) {
 				e.last = 0
 			}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package star
+
+const raceOn = false
