@@ -32,13 +32,19 @@ type Metrics struct {
 	DriftKeys Vec1[prometheus.Gauge, Drift]
 	// DiffLastSuccess is the Unix time in seconds at which a pass last ended well; 0 for never.
 	DiffLastSuccess Vec1[prometheus.Gauge, Pass]
+	// DiffDuration is seconds that a pass took, however it ended.
+	DiffDuration Vec1[prometheus.Observer, Pass]
+	// DiffBraked is 1 while the mass-change brake keeps the last pass of a kind from its writes, else 0.
+	DiffBraked Vec1[prometheus.Gauge, Pass]
 
 	// SlotRetainedWAL is the WAL in bytes that the server keeps for our slot.
 	SlotRetainedWAL prometheus.Gauge
 	// SlotLag is the WAL in bytes between the server's end and what we confirmed.
 	SlotLag prometheus.Gauge
-	// StreamReconnects counts how often the replication connection was lost and begun again.
-	StreamReconnects prometheus.Counter
+	// SlotSafeWAL is the WAL in bytes that can still be written before the server gives our slot up; +Inf without such a limit.
+	SlotSafeWAL prometheus.Gauge
+	// DatabaseUp is 1 while Aristotle's database answers; while it is 0 the gauges of stored state are old.
+	DatabaseUp prometheus.Gauge
 
 	// LabelStudioRequests counts requests by operation (one name per method of the client) and [Code].
 	LabelStudioRequests Vec2[prometheus.Counter, Operation, Code]
@@ -51,12 +57,18 @@ type Metrics struct {
 	Webhooks Vec2[prometheus.Counter, Action, WebhookOutcome]
 	// WebhookDuration is seconds until a delivery was answered. Its sender is a person who waits for Submit.
 	WebhookDuration prometheus.Observer
+	// WebhooksBroken is how many projects had no working webhook of ours when it was last looked after.
+	WebhooksBroken prometheus.Gauge
+	// WebhookRepairs counts webhooks that had to be made or switched on again.
+	WebhookRepairs prometheus.Counter
 
 	// ICLDuration is seconds per request for examples. The format of a request that names none of ours is "other".
 	ICLDuration Vec2[prometheus.Observer, Format, Code]
 
 	// Leader is 1 while this process runs the turns, 0 while another one does.
 	Leader prometheus.Gauge
+	// Panics counts mistakes of ours that were caught: the key that met one is tried again, later and later.
+	Panics prometheus.Counter
 }
 
 // Buckets, in seconds. Each list has a bound at the limit that somebody waits for or is alarmed by.
@@ -67,6 +79,8 @@ var (
 	labelStudioBuckets = []float64{.005, .01, .025, .05, .1, .15, .25, .5, 1, 2, 5, 10}
 	// The goal is 10 ms; Label Studio stops listening after 1 s.
 	webhookBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1}
+	// A pass over what changed is a listing a project; one over everything reads a thousand tasks in a second or two.
+	diffBuckets = []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600}
 	// Examples come from memory: anything above 10 ms is the network's or ours to look at.
 	iclBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1}
 )
@@ -89,10 +103,13 @@ func New(reg prometheus.Registerer) *Metrics {
 			"class", drifts()),
 		DiffLastSuccess: gauge1(f, "diff_last_success_timestamp_seconds", "When a diff pass last ended well.",
 			"pass", passes()),
+		DiffDuration: histogram1(f, "diff_duration_seconds", "Diff passes, however they ended.", diffBuckets, "pass", passes()),
+		DiffBraked:   gauge1(f, "diff_braked", "1 while the mass-change brake holds a pass.", "pass", passes()),
 
-		SlotRetainedWAL:  f.gauge("slot_retained_wal_bytes", "WAL that the server keeps for our replication slot."),
-		SlotLag:          f.gauge("slot_lag_bytes", "WAL between the server's end and what we confirmed."),
-		StreamReconnects: f.counter("cdc_reconnects_total", "Times the replication connection was lost and begun again."),
+		SlotRetainedWAL: f.gauge("slot_retained_wal_bytes", "WAL that the server keeps for our replication slot."),
+		SlotLag:         f.gauge("slot_lag_bytes", "WAL between the server's end and what we confirmed."),
+		SlotSafeWAL:     f.gauge("slot_safe_wal_bytes", "WAL that can be written before our slot is lost; +Inf: no limit."),
+		DatabaseUp:      f.gauge("database_up", "1 while Aristotle's database answers."),
 
 		LabelStudioRequests: counter2[Operation, Code](f, "label_studio_requests_total",
 			"Requests to Label Studio, by operation and status (none: no answer).", "operation", nil, "code", nil),
@@ -103,19 +120,50 @@ func New(reg prometheus.Registerer) *Metrics {
 		Webhooks: counter2(f, "webhooks_total", "Deliveries from Label Studio, by action and outcome.",
 			"action", actions(), "outcome", webhookOutcomes()),
 		WebhookDuration: f.histogram("webhook_duration_seconds", "Until a delivery was answered.", webhookBuckets),
+		WebhooksBroken:  f.gauge("webhooks_broken", "Projects without a working webhook of ours."),
+		WebhookRepairs:  f.counter("webhook_repairs_total", "Webhooks that were made or switched on again."),
 
 		ICLDuration: histogram2[Format, Code](f, "icl_request_duration_seconds", "Requests for examples.", iclBuckets,
 			"format", "code"),
 
 		Leader: f.gauge("leader", "1 while this process runs the turns."),
+		Panics: f.counter("panics_total", "Mistakes in the program that were caught."),
 	}
 }
 
+// Stream is what the reader of the change stream counts itself. It is asked at every scrape.
+type Stream struct {
+	// Connected tells whether it reads now; Reconnects is how often the connection was lost, SlotsMade how often there was
+	// no slot to go on with, and everything had to be compared.
+	Connected             func() bool
+	Reconnects, SlotsMade func() int
+}
+
+// Register registers the metrics of the stream.
+func (s Stream) Register(reg prometheus.Registerer) {
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: namespace, Name: "cdc_connected", Help: "1 while this process reads the change stream.",
+		}, func() float64 {
+			if s.Connected() {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: namespace, Name: "cdc_reconnects_total", Help: "Times the replication connection was lost and begun again.",
+		}, func() float64 { return float64(s.Reconnects()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Namespace: namespace, Name: "cdc_slots_made_total", Help: "Replication slots made, as there was none to go on with.",
+		}, func() float64 { return float64(s.SlotsMade()) }),
+	)
+}
+
 // BuildInfo registers reconciler_build_info, a constant 1 whose labels say what is running.
-func BuildInfo(reg prometheus.Registerer, version, goVersion string) {
+func BuildInfo(reg prometheus.Registerer, version, revision, goVersion string) {
 	g := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: namespace + "_build_info", Help: "What is running; always 1.",
-		ConstLabels: prometheus.Labels{"version": version, "goversion": goVersion},
+		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": goVersion},
 	})
 	g.Set(1)
 	reg.MustRegister(g)

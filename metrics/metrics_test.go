@@ -17,7 +17,8 @@ func TestNamesAndLabelsAreGolden(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewPedanticRegistry()
 	m := New(reg)
-	BuildInfo(reg, "v1", "go1")
+	BuildInfo(reg, "v1", "31700d8", "go1")
+	stream().Register(reg)
 	// One observation for those whose label values no list closes.
 	m.LabelStudioRequests.With("get_task", CodeOf(200)).Inc()
 	m.LabelStudioRequests.With("get_task", CodeOf(0)).Inc()
@@ -31,6 +32,40 @@ func TestNamesAndLabelsAreGolden(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), series(t, reg)); diff != "" {
 		t.Errorf("series differ from testdata/series.txt (-want +got):\n%s", diff)
+	}
+}
+
+func stream() Stream {
+	return Stream{Connected: func() bool { return true }, Reconnects: func() int { return 2 }, SlotsMade: func() int { return 1 }}
+}
+
+// A server that asks for native histograms gets them; everybody else gets the classic buckets of the same observations.
+func TestHistogramsAreBothClassicAndNative(t *testing.T) {
+	t.Parallel()
+	reg := prometheus.NewRegistry()
+	m := New(reg)
+	m.SyncDuration.With(ToAristotle).Observe(.3)
+	m.LabelStudioDuration.With("task").Observe(.3)
+	m.ICLDuration.With(ChatML, "200").Observe(.3)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, f := range families {
+		for _, one := range f.GetMetric() {
+			h := one.GetHistogram()
+			if h == nil {
+				continue
+			}
+			found++
+			if h.Schema == nil || len(h.GetBucket()) == 0 {
+				t.Errorf("%s is not both classic and native", f.GetName())
+			}
+		}
+	}
+	if found < 7 {
+		t.Errorf("only %d histograms", found)
 	}
 }
 

@@ -88,7 +88,8 @@ func (p *Passes) Run(ctx context.Context) error {
 	nextFull := p.Full.Next(time.Now().UTC())
 	for ctx.Err() == nil {
 		kind, err := metrics.Incremental, error(nil)
-		if now := time.Now().UTC(); now.Before(nextFull) {
+		start := time.Now()
+		if now := start.UTC(); now.Before(nextFull) {
 			err = p.changes(ctx)
 		} else {
 			kind, err = metrics.Full, p.everything(ctx)
@@ -99,6 +100,7 @@ func (p *Passes) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		p.Metrics.DiffDuration.With(kind).Observe(time.Since(start).Seconds())
 		p.away.Store(labelstudio.Away(err))
 		switch {
 		case err == nil:

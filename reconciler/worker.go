@@ -114,6 +114,7 @@ func (p *panicError) Error() string { return fmt.Sprintf("panic in a turn: %v", 
 func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
+			t.Metrics.Panics.Inc()
 			p := &panicError{v, debug.Stack()}
 			err = p
 			if len(claims) == 1 {

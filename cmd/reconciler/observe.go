@@ -33,16 +33,18 @@ type logPrinter struct{ *daemon }
 func (p logPrinter) Println(v ...any) { p.log.Error("gather metrics", "error", v) }
 
 // measure sets the gauges that tell of stored state. Where the database is away they
-// keep their last values: /readyz says that it is.
+// keep their last values, and one gauge says so.
 func (d *daemon) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
+	m := d.metrics
 	s, err := d.ledger.Stats(ctx)
 	if err != nil {
+		m.DatabaseUp.Set(0)
 		d.log.DebugContext(ctx, "measure", "error", err)
 		return
 	}
-	m := d.metrics
+	m.DatabaseUp.Set(1)
 	for state, n := range map[metrics.State]int{metrics.Ready: s.Ready, metrics.Waiting: s.Waiting, metrics.Running: s.Running,
 		metrics.Stuck: s.Stuck, metrics.Held: s.Held} {
 		m.QueueKeys.With(state).Set(float64(n))
@@ -50,13 +52,14 @@ func (d *daemon) measure(ctx context.Context) {
 	m.DriftKeys.With(metrics.DriftHeld).Set(float64(s.Held))
 	m.OldestUnsynced.With(metrics.ToLabelStudio).Set(s.OldestToStudio)
 	m.OldestUnsynced.With(metrics.ToAristotle).Set(s.OldestToAristotle)
-	retained, lag, err := d.ledger.Slot(ctx, string(d.cfg.Slot))
+	slot, err := d.ledger.Slot(ctx, string(d.cfg.Slot))
 	if err != nil {
 		d.log.DebugContext(ctx, "measure", "error", err)
 		return
 	}
-	m.SlotRetainedWAL.Set(retained)
-	m.SlotLag.Set(lag)
+	m.SlotRetainedWAL.Set(slot.Retained)
+	m.SlotLag.Set(slot.Lag)
+	m.SlotSafeWAL.Set(slot.Safe)
 }
 
 // ready says whether this process does its job, and if not, why. One that does not

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -84,7 +82,8 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 		return nil, err
 	}
 	d.metrics = metrics.New(d.registry)
-	metrics.BuildInfo(d.registry, version(), runtime.Version())
+	b := readBuild()
+	metrics.BuildInfo(d.registry, b.Version, b.Revision, b.Go)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if d.ledger, err = ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
 		return nil, hinted{withoutDSN(err), fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
@@ -95,21 +94,7 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 	if err := d.openStudio(ctx); err != nil {
 		return nil, err
 	}
-	return d, d.build()
-}
-
-// version is the module's version, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return info.Main.Version
+	return d, d.assemble()
 }
 
 func listen(at Address, setting string) (net.Listener, error) {
@@ -148,8 +133,8 @@ func (d *daemon) observe(r labelstudio.Request) {
 	d.metrics.LabelStudioDuration.With(op).Observe(r.Duration.Seconds())
 }
 
-// build puts the parts together.
-func (d *daemon) build() (err error) {
+// assemble puts the parts together.
+func (d *daemon) assemble() (err error) {
 	cfg := d.cfg
 	d.intake = &reconciler.Intake{Ledger: d.ledger, Metrics: d.metrics}
 	d.stream, err = cdc.New(cdc.Config{
@@ -159,6 +144,11 @@ func (d *daemon) build() (err error) {
 	if err != nil {
 		return err
 	}
+	metrics.Stream{
+		Connected:  func() bool { return d.stream.Stats().Connected },
+		Reconnects: func() int { return d.stream.Stats().Reconnects },
+		SlotsMade:  func() int { return d.stream.Stats().SlotsMade },
+	}.Register(d.registry)
 	d.passes = reconciler.NewPasses(&reconciler.Passes{
 		Ledger: d.ledger, Intake: d.intake, Studio: d.studio, Metrics: d.metrics, Log: d.log,
 		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,

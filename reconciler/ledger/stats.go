@@ -2,7 +2,10 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // stuckAfter is how many failures in a row make a key one that a person should look at.
@@ -24,7 +27,7 @@ func (l *Ledger) Stats(ctx context.Context) (Stats, error) {
 			count(*) FILTER (WHERE NOT running AND NOT stuck AND run_after > now()),
 			count(*) FILTER (WHERE running),
 			count(*) FILTER (WHERE NOT running AND stuck),
-			(SELECT count(*) FROM edge WHERE held IS NOT NULL),
+			(SELECT count(DISTINCT key) FROM edge WHERE held IS NOT NULL),
 			COALESCE(extract(epoch FROM now() - min(since) FILTER (WHERE source IN ('wal', 'api', 'curation'))), 0)::float8,
 			COALESCE(extract(epoch FROM now() - min(since) FILTER (WHERE source IN ('webhook', 'diff'))), 0)::float8
 		FROM (SELECT run_after, since, source, COALESCE(leased_until > now(), false) AS running, attempts >= $1 AS stuck
@@ -36,15 +39,24 @@ func (l *Ledger) Stats(ctx context.Context) (Stats, error) {
 	return s, nil
 }
 
-// Slot returns how much WAL in bytes the server keeps for a replication slot, and how
-// much of it lies after what was confirmed. Zeros where there is no such slot.
-func (l *Ledger) Slot(ctx context.Context, name string) (retained, lag float64, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT
-			COALESCE(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::float8,
-			COALESCE(max(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)), 0)::float8
-		FROM pg_replication_slots WHERE slot_name = $1`, name).Scan(&retained, &lag)
-	if err != nil {
-		return 0, 0, fmt.Errorf("look at slot %q: %w", name, err)
+// Slot is what the server says of a replication slot, all in bytes of WAL. The zero
+// value is that of one that is not there.
+type Slot struct {
+	Retained float64 // kept for it
+	Lag      float64 // after what was confirmed
+	Safe     float64 // can still be written before it is lost; +Inf without such a limit
+}
+
+// Slot returns what the server says of a replication slot.
+func (l *Ledger) Slot(ctx context.Context, name string) (Slot, error) {
+	var s Slot
+	err := l.pool.QueryRow(ctx, `SELECT
+			COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::float8,
+			COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::float8,
+			CASE WHEN wal_status = 'lost' THEN 0 ELSE COALESCE(safe_wal_size, 'Infinity'::float8) END
+		FROM pg_replication_slots WHERE slot_name = $1`, name).Scan(&s.Retained, &s.Lag, &s.Safe)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return Slot{}, fmt.Errorf("look at slot %q: %w", name, err)
 	}
-	return retained, lag, nil
+	return s, nil
 }
