@@ -53,7 +53,7 @@ func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 	}
 	d := star.Decide(resultOf(st.row), starHub(st.hub), looks)
 	t.remember(&out, c, st, edges, d, c.Search && s.unsearched == nil)
-	if out.write.end = out.end(c, s, edges, d); len(out.write.patches) == 0 {
+	if out.write.end = t.end(c, s, edges, d); len(out.write.patches) == 0 {
 		out.ends = []ledger.End{out.write.end}
 	}
 	if d.Conflict {
@@ -189,17 +189,17 @@ var errUnseen = errors.New("a task that was linked meanwhile is not read yet")
 
 // end says how the turn of a key ends, as far as S3 knows. Where a PATCH is to come
 // its end waits for that: see patchAll.
-func (d *decided) end(c ledger.Claim, s *sights, edges []seen, decision star.Decision) ledger.End {
+func (t *Turner) end(c ledger.Claim, s *sights, edges []seen, decision star.Decision) ledger.End {
 	e := success(c)
 	if c.Search && s.unsearched != nil {
-		e = s.unreadEnd(c, fmt.Errorf("look up its task: %w", s.unsearched))
+		e = t.unreadEnd(s, c, fmt.Errorf("look up its task: %w", s.unsearched))
 	}
 	for i, edge := range edges {
 		switch {
 		case edge.look.Sight == star.Waiting:
 			e = sooner(e, later(c, left(edge.stored)))
 		case edge.look.Sight == star.Unread || decision.Edges[i].Open:
-			e = sooner(e, s.unreadEnd(c, s.errs[edge.stored.Task]))
+			e = sooner(e, t.unreadEnd(s, c, s.errs[edge.stored.Task]))
 		}
 	}
 	if slices.ContainsFunc(decision.Edges, func(o star.Outcome) bool { return o.Reason == star.Worked || o.Reason == star.Reversed }) {
@@ -211,7 +211,7 @@ func (d *decided) end(c ledger.Claim, s *sights, edges []seen, decision star.Dec
 
 // unreadEnd is the end of a turn that could not read a task. Label Studio being away
 // is no failure of the key: it waits with all others until the worker has found it again.
-func (s *sights) unreadEnd(c ledger.Claim, err error) ledger.End {
+func (t *Turner) unreadEnd(s *sights, c ledger.Claim, err error) ledger.End {
 	switch {
 	case s.away != nil:
 		return later(c, 0)
@@ -221,7 +221,7 @@ func (s *sights) unreadEnd(c ledger.Claim, err error) ledger.End {
 		e.Error = &text
 		return e
 	default:
-		return failed(c, err)
+		return t.failed(c, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -33,7 +34,7 @@ func (t *Turner) isAway(ctx context.Context, err error) bool {
 	if !labelstudio.Away(err) {
 		return false
 	}
-	_, err = t.Studio.Whoami(ctx)
+	_, err = t.tasks.Whoami(ctx)
 	return err != nil
 }
 
@@ -68,8 +69,8 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 		byProject[l.Project] = append(byProject[l.Project], l.Task)
 	}
 	start := time.Now()
-	for project, ids := range byProject {
-		t.lookProject(ctx, s, project, ids)
+	for _, project := range slices.Sorted(maps.Keys(byProject)) {
+		t.lookProject(ctx, s, project, byProject[project])
 	}
 	if len(s.tasks) > 0 {
 		follow(&t.pace.read, time.Since(start))
@@ -90,7 +91,7 @@ func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids 
 		return
 	}
 	at := time.Now()
-	listed, err := t.Studio.TasksByID(ctx, project, ids)
+	listed, err := t.tasks.TasksByID(ctx, project, ids)
 	if err != nil {
 		t.unread(ctx, s, ids, err)
 		return
@@ -110,7 +111,7 @@ func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids 
 // was answered, so the project is readable: a 404 means that the task is gone.
 func (t *Turner) lookAlone(ctx context.Context, s *sights, id int64) {
 	at := time.Now()
-	task, err := t.Studio.Task(ctx, id)
+	task, err := t.tasks.Task(ctx, id)
 	switch {
 	case err == nil:
 		s.add(*task, at)
@@ -140,7 +141,7 @@ func (t *Turner) meet(ctx context.Context, s *sights) {
 			refs = append(refs, a.CompletedBy, a.UpdatedBy)
 		}
 	}
-	if err := t.people.learn(ctx, t.Studio, refs); err != nil {
+	if err := t.people.learn(ctx, t.tasks, refs); err != nil {
 		for id, task := range s.tasks {
 			if len(task.Annotations) > 0 { // without its people a star would lose its giver
 				delete(s.tasks, id)
@@ -162,7 +163,7 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	projects, err := t.projects.list(ctx, t.Studio, t.Projects)
+	projects, err := t.projects.list(ctx, t.tasks, t.Projects)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +171,7 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 	var failed error // one project that cannot be searched hides no task of another
 	for _, p := range projects {
 		for _, field := range []string{"conquest_id", "id"} {
-			tasks, err := t.Studio.FindTasks(ctx, p, field, keys)
+			tasks, err := t.tasks.FindTasks(ctx, p, field, keys)
 			if err != nil {
 				failed = errors.Join(failed, err)
 				break
@@ -181,7 +182,7 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 			break
 		}
 	}
-	return links, errors.Join(failed, t.Ledger.Link(ctx, links, t.Initial))
+	return links, errors.Join(failed, t.rows.Link(ctx, links, t.Initial))
 }
 
 // linksOf says which conquests tasks belong to.
@@ -207,7 +208,7 @@ type projects struct {
 }
 
 // list returns the ids of the projects that are ours: those that were configured, or all.
-func (p *projects) list(ctx context.Context, studio *labelstudio.Client, configured []int64) ([]int64, error) {
+func (p *projects) list(ctx context.Context, studio taskSide, configured []int64) ([]int64, error) {
 	if len(configured) > 0 {
 		return configured, nil
 	}

@@ -79,7 +79,7 @@ func (t *Turner) patch(ctx context.Context, w writes, p patch) (*labelstudio.Tas
 		return nil, err
 	}
 	start := time.Now()
-	answer, err := t.Studio.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)
+	answer, err := t.tasks.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)
 	t.Step("S4")
 	if err == nil {
 		follow(&t.pace.write, time.Since(start))
@@ -113,12 +113,12 @@ func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, an
 	}
 	again := later(w.claim, 0)
 	if errors.Is(err, errStale) && !b.any {
-		again = failed(w.claim, err) // reading alone took too long: at once would be no better
+		again = t.failed(w.claim, err) // reading alone took too long: at once would be no better
 	}
 	if !unsent {
 		b.after = append(b.after, func() { t.Metrics.Sync.With(metrics.ToLabelStudio, metrics.Failure).Inc() })
 		if labelstudio.NotDone(err) {
-			again = failed(w.claim, err)
+			again = t.failed(w.claim, err)
 		}
 		text := shorten(err.Error())
 		again.Error = &text
@@ -141,7 +141,7 @@ type settling struct {
 func (b *settling) settle(ctx context.Context, t *Turner) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if err := t.Ledger.Settle(ctx, b.patched, b.ends); err != nil {
+	if err := t.rows.Settle(ctx, b.patched, b.ends); err != nil {
 		return err
 	}
 	t.due(b.ends)

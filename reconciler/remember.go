@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/aristotle/reconciler/aristotle"
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
@@ -60,7 +58,7 @@ func (t *Turner) remember(out *decided, c ledger.Claim, st *state, edges []seen,
 func (t *Turner) rememberEdge(out *decided, c ledger.Claim, st *state, e seen, d star.Decision, i int, who, wrote *string) {
 	o := d.Edges[i]
 	if o.Write {
-		o.Intent.Attempt = star.Stamp(uuid.NewString())
+		o.Intent.Attempt = star.Stamp(t.attempt())
 	}
 	stored := remember(e.stored, o.Edge)
 	t.rememberTask(&stored, e, o)

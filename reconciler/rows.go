@@ -49,11 +49,11 @@ func (c *change) add(o change) {
 	c.ends = append(c.ends, o.ends...)
 }
 
-// settle is the transaction of S3, for many keys in two round trips: lock and read,
+// Decide is the transaction of S3, for many keys in two round trips: lock and read,
 // then write and commit. decide is called once for all of them, between the two,
 // and must not wait for anything.
-func (t *Turner) settle(ctx context.Context, claims []ledger.Claim, decide func(map[string]*state) (change, error)) (err error) {
-	conn, err := t.Ledger.Pool().Acquire(ctx)
+func (d database) Decide(ctx context.Context, claims []ledger.Claim, decide func(map[string]*state) (change, error)) (err error) {
+	conn, err := d.Pool().Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("settle %d keys: %w", len(claims), err)
 	}
@@ -65,7 +65,7 @@ func (t *Turner) settle(ctx context.Context, claims []ledger.Claim, decide func(
 			err = errors.Join(err, rollback)
 		}
 	}()
-	states, err := t.lock(ctx, conn.Conn(), claims)
+	states, err := d.lock(ctx, conn.Conn(), claims)
 	if err != nil {
 		return fmt.Errorf("lock %d keys: %w", len(claims), err)
 	}
@@ -73,14 +73,14 @@ func (t *Turner) settle(ctx context.Context, claims []ledger.Claim, decide func(
 	if err != nil {
 		return err
 	}
-	if err := conn.SendBatch(ctx, t.writes(c)).Close(); err != nil {
+	if err := conn.SendBatch(ctx, d.writes(c)).Close(); err != nil {
 		return fmt.Errorf("settle %d keys: %w", len(claims), err)
 	}
 	return nil
 }
 
 // lock begins the transaction and reads, in the lock order of the ledger.
-func (t *Turner) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim) (map[string]*state, error) {
+func (database) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim) (map[string]*state, error) {
 	states := make(map[string]*state, len(claims))
 	var keys, first []string
 	for _, c := range claims {
@@ -103,7 +103,7 @@ func (t *Turner) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim
 
 // writes is the other half. Before its last statement nothing has happened; after
 // it, a crash leaves keys with intents, which the next turn settles.
-func (t *Turner) writes(c change) *pgx.Batch {
+func (d database) writes(c change) *pgx.Batch {
 	b := &pgx.Batch{}
 	aristotle.QueueVerdicts(b, c.verdict)
 	aristotle.QueueWriteRatings(b, c.ratings)
@@ -111,7 +111,7 @@ func (t *Turner) writes(c change) *pgx.Batch {
 	ledger.QueueHubs(b, c.hubs)
 	ledger.QueueUnlink(b, c.unlink)
 	ledger.QueueEdges(b, c.edges)
-	ledger.QueueLinks(b, c.links, t.Initial)
+	ledger.QueueLinks(b, c.links, d.initial)
 	ledger.QueueAudit(b, c.audit)
 	ledger.QueueFinish(b, c.ends)
 	ledger.QueueDirty(b, c.dirty, ledger.FromDiff)

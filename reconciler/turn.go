@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
@@ -57,6 +60,11 @@ type Options struct {
 type Turner struct {
 	Options
 
+	rows    rowSide
+	tasks   taskSide
+	attempt func() string                           // a name that nothing had before
+	jitter  func(below time.Duration) time.Duration // any time below it
+
 	projects projects
 	people   people
 	pace     pace
@@ -74,7 +82,11 @@ func NewTurner(o Options) *Turner {
 		close(ready)
 		o.Ready = ready
 	}
-	return &Turner{Options: o, pace: newPace()}
+	return &Turner{
+		Options: o, pace: newPace(),
+		rows: database{o.Ledger, o.Initial}, tasks: o.Studio,
+		attempt: uuid.NewString, jitter: rand.N[time.Duration],
+	}
 }
 
 // errAway marks that Label Studio as a whole is of no use: one failure, not one per key.
@@ -120,7 +132,7 @@ func (t *Turner) decideAll(ctx context.Context, claims []ledger.Claim, s *sights
 	}
 	c := claims[0]
 	t.Log.WarnContext(ctx, "settle key", logKey, c.Key, logError, err)
-	return nil, t.finish(ctx, failed(c, err))
+	return nil, t.finish(ctx, t.failed(c, err))
 }
 
 func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sights) ([]writes, error) {
@@ -128,7 +140,7 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 	var all []writes
 	var count []func(context.Context)
 	var ends []ledger.End
-	err := t.settle(ctx, claims, func(states map[string]*state) (change, error) {
+	err := t.rows.Decide(ctx, claims, func(states map[string]*state) (change, error) {
 		var sum change
 		for _, c := range claims {
 			st := states[c.Key]
@@ -159,12 +171,12 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 // finish ends a turn that has nothing else to commit.
 func (t *Turner) finish(ctx context.Context, e ledger.End) error {
 	t.due([]ledger.End{e})
-	return t.Ledger.Finish(ctx, []ledger.End{e})
+	return t.rows.Finish(ctx, []ledger.End{e})
 }
 
 // failed is the end of a turn that has to be tried again.
-func failed(c ledger.Claim, err error) ledger.End {
-	wait, text := backoff(c.Attempts).Seconds(), shorten(err.Error())
+func (t *Turner) failed(c ledger.Claim, err error) ledger.End {
+	wait, text := t.backoff(c.Attempts).Seconds(), shorten(err.Error())
 	return ledger.End{Key: c.Key, Claim: c.Claim, Gen: c.Gen, Wait: &wait, Failed: true, Error: &text}
 }
 
@@ -196,7 +208,7 @@ type people struct {
 }
 
 // learn makes sure that the numbers are known, with one request where one is not.
-func (p *people) learn(ctx context.Context, studio *labelstudio.Client, refs []labelstudio.UserRef) error {
+func (p *people) learn(ctx context.Context, studio taskSide, refs []labelstudio.UserRef) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.emails == nil {

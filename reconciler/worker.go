@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -30,12 +29,12 @@ const (
 
 // backoff is how long to wait after so many failures: doubling, capped, and jittered
 // so that what failed together does not come back together.
-func backoff(failures int) time.Duration {
+func (t *Turner) backoff(failures int) time.Duration {
 	d := maxBackoff
 	if failures < 10 {
 		d = min(maxBackoff, firstBackoff<<failures)
 	}
-	return d/2 + rand.N(d/2)
+	return d/2 + t.jitter(d/2)
 }
 
 // Work turns keys until ctx ends, then ends the turn that it is at and returns nil.
@@ -71,7 +70,7 @@ func (t *Turner) Work(ctx context.Context) error {
 				t.Log.ErrorContext(ctx, "work", logError, err)
 				last = text
 			}
-			sleep(ctx, min(maxProbe, backoff(failures)))
+			sleep(ctx, min(maxProbe, t.backoff(failures)))
 			failures++
 		}
 	}
@@ -84,7 +83,7 @@ func (t *Turner) Work(ctx context.Context) error {
 // keep the others from it.
 func (t *Turner) workOnce(ctx context.Context) (idle bool, err error) {
 	limit := t.pace.keys()
-	claims, err := t.Ledger.Claim(ctx, limit, looksPerTurn)
+	claims, err := t.rows.Claim(ctx, limit, looksPerTurn)
 	if err != nil || len(claims) == 0 {
 		return true, err
 	}
@@ -119,7 +118,7 @@ func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) 
 			err = p
 			if len(claims) == 1 {
 				t.Log.ErrorContext(ctx, "turn", logKey, claims[0].Key, logError, p, "stack", string(p.stack))
-				err = errors.Join(p, t.finish(ctx, failed(claims[0], p)))
+				err = errors.Join(p, t.finish(ctx, t.failed(claims[0], p)))
 			}
 		}
 	}()
@@ -130,7 +129,7 @@ func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) 
 // made anew; until then the poll finds what there is.
 func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 	for failures := 0; ctx.Err() == nil; failures++ {
-		err := t.Ledger.Listen(ctx, func() {
+		err := t.rows.Listen(ctx, func() {
 			failures = 0
 			select {
 			case wake <- struct{}{}:
@@ -139,7 +138,7 @@ func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 		})
 		if err != nil && ctx.Err() == nil {
 			t.Log.WarnContext(ctx, "listen for triggers: polling until it works again", logError, err)
-			sleep(ctx, min(maxProbe, backoff(failures)))
+			sleep(ctx, min(maxProbe, t.backoff(failures)))
 		}
 	}
 }
@@ -184,7 +183,7 @@ func (t *Turner) probe(ctx context.Context, why error) {
 	defer t.away.Store(false)
 	since, last := time.Now(), why.Error()
 	for failures := 0; ctx.Err() == nil; failures++ {
-		_, err := t.Studio.Whoami(ctx)
+		_, err := t.tasks.Whoami(ctx)
 		if err == nil {
 			t.Metrics.LabelStudioUp.Set(1)
 			t.Log.InfoContext(ctx, "Label Studio is back", logTook, time.Since(since))
@@ -194,7 +193,7 @@ func (t *Turner) probe(ctx context.Context, why error) {
 			t.Log.WarnContext(ctx, "Label Studio is still away", logError, err)
 			last = text
 		}
-		sleep(ctx, min(maxProbe, backoff(failures)))
+		sleep(ctx, min(maxProbe, t.backoff(failures)))
 	}
 }
 
