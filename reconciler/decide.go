@@ -30,7 +30,7 @@ type seen struct {
 // decide is S3 for one key, between its locks and its writes. It asks nobody.
 func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 	out := decided{write: writes{claim: c}}
-	if st.hub != nil && (st.row == nil || !sameRow(st.hub, st.row)) {
+	if st.hub != nil && (st.row == nil || !st.hub.Of(st.row)) {
 		if wait, alive := aliveFor(c, st.edges, s); alive {
 			out.ends = []ledger.End{later(c, wait)}
 			return out

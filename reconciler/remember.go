@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"context"
-	"encoding/json"
 	"reflect"
 	"slices"
 	"time"
@@ -36,7 +35,7 @@ func (t *Turner) remember(out *decided, c ledger.Claim, st *state, edges []seen,
 	}
 	var wrote *string
 	if d.Hub.D != row.IsVictory() {
-		v := verdict(c.Key, d.Hub.D, hub.Before, who, t.Evaluator)
+		v := t.verdict(&hub, who)
 		wrote = &v.Result
 		out.verdict = append(out.verdict, v)
 		out.count = append(out.count, func(ctx context.Context) { t.carried(ctx, c, metrics.ToAristotle) })
@@ -102,13 +101,6 @@ func (d *decided) store(e, was ledger.Edge) {
 	}
 }
 
-// held is what was seen when a first contact was held: what a person's click settles.
-type held struct {
-	Shown bool       `json:"shown"`
-	Stamp star.Stamp `json:"stamp"`
-	Stars star.IDs   `json:"stars"`
-}
-
 // rememberTask notes what an edge remembers beside the decision.
 func (t *Turner) rememberTask(stored *ledger.Edge, e seen, o star.Outcome) {
 	stored.Held = nil
@@ -127,25 +119,35 @@ func (t *Turner) rememberTask(stored *ledger.Edge, e seen, o star.Outcome) {
 		}
 	}
 	if o.Held {
-		raw, err := json.Marshal(held{Shown: e.look.Shown(), Stamp: e.look.Meta.Stamp, Stars: e.look.Stars})
-		if err != nil {
-			panic(err) // a struct of a boolean, a text and numbers
-		}
-		stored.Held = raw
+		stored.Held = t.note(e)
 	} else if e.look.Sight != star.Seen {
 		stored.Held = e.stored.Held
 	}
 }
 
+// note is what was seen of a task that is held.
+func (t *Turner) note(e seen) *ledger.Held {
+	seen := remember(ledger.Edge{}, e.look.Remembered()) // as a click will store it
+	h := &ledger.Held{Shown: *seen.S, Older: seen.Older, Stamp: string(e.look.Meta.Stamp), Stars: seen.Base, Since: time.Now().UTC().Truncate(time.Millisecond)}
+	if was := e.stored.Held; was != nil && !was.Since.IsZero() {
+		h.Since = was.Since
+	}
+	if n := len(h.Stars); n > 0 {
+		a := annotationOf(e.task, h.Stars[n-1])
+		at := a.UpdatedAt.UTC()
+		h.Who, h.At = t.people.email(lastHand(a)), &at
+	}
+	return h
+}
+
 // sameEdge tells whether two edges are stored alike.
 func sameEdge(a, b ledger.Edge) bool {
-	heldSame := sameHeld(a.Held, b.Held)
 	timesSame := sameTime(a.TaskCreatedAt, b.TaskCreatedAt) && sameTime(a.TaskUpdatedAt, b.TaskUpdatedAt)
 	baseSame := slices.Equal(a.Base, b.Base)
 	for _, e := range []*ledger.Edge{&a, &b} {
-		e.Held, e.TaskCreatedAt, e.TaskUpdatedAt, e.Base, e.IntentWait = nil, nil, nil, nil, nil
+		e.TaskCreatedAt, e.TaskUpdatedAt, e.Base, e.IntentWait = nil, nil, nil, nil
 	}
-	return heldSame && timesSame && baseSame && reflect.DeepEqual(a, b)
+	return timesSame && baseSame && reflect.DeepEqual(a, b)
 }
 
 func sameTime(a, b *time.Time) bool {
@@ -155,26 +157,15 @@ func sameTime(a, b *time.Time) bool {
 	return a.Equal(*b)
 }
 
-func sameHeld(a, b json.RawMessage) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	var x, y held
-	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
-}
-
 // verdict is a person's word for the row. Who takes a star away gives the row back
 // the result that it had before VICTORY.
-func verdict(key string, gold bool, before, who, unknown *string) aristotle.Verdict {
-	v := aristotle.Verdict{ID: key, Result: aristotle.Victory, By: who}
+func (t *Turner) verdict(hub *ledger.Hub, who *string) aristotle.Verdict {
+	v := aristotle.Verdict{ID: hub.Key, Result: aristotle.Victory, By: who}
 	if who == nil {
-		v.By = unknown
+		v.By = t.Evaluator
 	}
-	if !gold {
-		v.Result = aristotle.Pending
-		if before != nil && *before != aristotle.Victory {
-			v.Result = *before
-		}
+	if !*hub.D {
+		v.Result = hub.GiveBack()
 	}
 	return v
 }

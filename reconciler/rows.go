@@ -131,14 +131,6 @@ func resultOf(c *aristotle.Conquest) star.Result {
 	}
 }
 
-// sameRow tells whether the hub is this row's, not that of an earlier one with the same id.
-func sameRow(h *ledger.Hub, c *aristotle.Conquest) bool {
-	if h.CreatedAt == nil || c.CreatedAt == nil {
-		return h.CreatedAt == c.CreatedAt
-	}
-	return *h.CreatedAt == *c.CreatedAt
-}
-
 // The words of RECONCILER_INITIAL, as edges store them.
 var initials = map[string]star.Initial{
 	"union": star.Union, "aristotle": star.Aristotle, "labelstudio": star.LabelStudio, "hold": star.Hold,

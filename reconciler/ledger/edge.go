@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -12,22 +11,34 @@ import (
 // Edge is one task of a key as it is stored. Times of Label Studio are its clock's,
 // the deadline is the database's.
 type Edge struct {
-	Task          int64           `json:"task_id"`
-	Key           string          `json:"key"`
-	Project       int64           `json:"project"`
-	Begun         string          `json:"begun"`
-	TaskCreatedAt *time.Time      `json:"task_created_at"` // nil: never read
-	TaskUpdatedAt *time.Time      `json:"task_updated_at"`
-	S             *bool           `json:"s"` // nil: new
-	Older         *bool           `json:"older"`
-	Last          *string         `json:"last"`
-	Base          []int64         `json:"base"`
-	IntentValue   *bool           `json:"intent_value"`
-	IntentAttempt *string         `json:"intent_attempt"`
-	IntentFor     *float64        `json:"intent_for"` // of a new intent: seconds from now to its deadline
-	IntentWait    *float64        `json:"-"`          // of a stored one: seconds left, negative once it has passed
-	MissingSince  *time.Time      `json:"missing_since"`
-	Held          json.RawMessage `json:"held"` // nil: not held
+	Task          int64      `json:"task_id"`
+	Key           string     `json:"key"`
+	Project       int64      `json:"project"`
+	Begun         string     `json:"begun"`
+	TaskCreatedAt *time.Time `json:"task_created_at"` // nil: never read
+	TaskUpdatedAt *time.Time `json:"task_updated_at"`
+	S             *bool      `json:"s"` // nil: new
+	Older         *bool      `json:"older"`
+	Last          *string    `json:"last"`
+	Base          []int64    `json:"base"`
+	IntentValue   *bool      `json:"intent_value"`
+	IntentAttempt *string    `json:"intent_attempt"`
+	IntentFor     *float64   `json:"intent_for"` // of a new intent: seconds from now to its deadline
+	IntentWait    *float64   `json:"-"`          // of a stored one: seconds left, negative once it has passed
+	MissingSince  *time.Time `json:"missing_since"`
+	Held          *Held      `json:"held"` // nil: not held
+}
+
+// Held is what was seen when an edge's first contact was held: what a click settles,
+// and what a person wants to know before it.
+type Held struct {
+	Shown bool       `json:"shown"`
+	Older *bool      `json:"older,omitempty"` // as in Edge
+	Stamp string     `json:"stamp"`           // "": none
+	Stars []int64    `json:"stars"`
+	Since time.Time  `json:"since"`         // when it was first held
+	Who   *string    `json:"who,omitempty"` // who gave the newest of stars; nil: nobody knows
+	At    *time.Time `json:"at,omitempty"`  // and when
 }
 
 // EnqueueTasks makes the keys of tasks dirty, and returns how many.

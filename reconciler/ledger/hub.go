@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"github.com/jackc/pgx/v5"
+
+	"github.com/aristotle/reconciler/aristotle"
 )
 
 // Hub is what is stored of a key.
@@ -13,6 +15,23 @@ type Hub struct {
 	Searched bool    `json:"searched"`
 	// The row's "createdAt" as the database writes it.
 	CreatedAt *string `json:"created_at"`
+}
+
+// Of tells whether the hub is this row's, not that of an earlier one with the same id.
+func (h *Hub) Of(c *aristotle.Conquest) bool {
+	if h.CreatedAt == nil || c.CreatedAt == nil {
+		return h.CreatedAt == c.CreatedAt
+	}
+	return *h.CreatedAt == *c.CreatedAt
+}
+
+// GiveBack is the result that the row gets when its star is taken away: the one it
+// had before VICTORY, PENDING where that is not known. h may be nil.
+func (h *Hub) GiveBack() string {
+	if h == nil || h.Before == nil || *h.Before == aristotle.Victory {
+		return aristotle.Pending
+	}
+	return *h.Before
 }
 
 // QueueNewHubs adds to a batch that keys which have a row get a hub, empty, where they

@@ -18,7 +18,12 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 // open returns a ledger in a fresh database.
 func open(t *testing.T) *Ledger {
 	t.Helper()
-	url := pgtest.Database(t, sandbox.Schema{})
+	return openWith(t, sandbox.Schema{})
+}
+
+func openWith(t *testing.T, schema sandbox.Schema) *Ledger {
+	t.Helper()
+	url := pgtest.Database(t, schema)
 	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)

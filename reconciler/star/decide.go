@@ -111,7 +111,7 @@ func (d *Decision) hear(row Result, looks []Look, l Look) Outcome {
 		o.contradicts = o.Said != Absent && o.Said != said
 		o.Said, o.By = said, ByAnnotation
 	}
-	o.Edge = l.remembered()
+	o.Edge = l.Remembered()
 	return o
 }
 
@@ -153,8 +153,8 @@ func (l Look) annotations() Value {
 	}
 }
 
-// remembered is step 4: the shadow becomes what was read, whatever it was taken for.
-func (l Look) remembered() Edge {
+// Remembered is step 4: the edge whose shadow is what was read, whatever it was taken for.
+func (l Look) Remembered() Edge {
 	return Edge{
 		Task: l.Task, Begun: l.Begun,
 		S: l.Shown(), Older: l.Meta.older(), Last: l.Meta.Stamp, Base: l.Stars,

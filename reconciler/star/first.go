@@ -5,7 +5,7 @@ package star
 // the choice that the edge was begun under decides.
 func (d *Decision) meet(row Result, looks []Look, l Look) Outcome {
 	star, fresh := l.stars(), d.Hub.N == 0
-	adopt := Outcome{Edge: l.remembered(), Reason: Adopted}
+	adopt := Outcome{Edge: l.Remembered(), Reason: Adopted}
 	if star == d.Hub.D || l.Begun == Aristotle {
 		return adopt
 	}
@@ -34,7 +34,7 @@ func (d *Decision) meet(row Result, looks []Look, l Look) Outcome {
 }
 
 func (l Look) says(v Value, r Reason) Outcome {
-	return Outcome{Edge: l.remembered(), Said: v, By: ByTask, Reason: r}
+	return Outcome{Edge: l.Remembered(), Said: v, By: ByTask, Reason: r}
 }
 
 // othersShowNone tells whether every other task of the key is as new as this

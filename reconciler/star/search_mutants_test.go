@@ -99,7 +99,7 @@ func (m *model) decide(row Result, hub Hub, looks []Look) ([]Look, Decision) {
 				o.Intent, o.Write = &Intent{Value: d.Hub.D}, true
 			}
 		case deaf[i]:
-			o.Edge, o.Write = l.remembered(), false
+			o.Edge, o.Write = l.Remembered(), false
 			o.follow(Seen, d.Hub.D)
 		case l.Sight == Seen && !o.New:
 			o.Last, o.Base = l.Meta.Stamp, l.Stars

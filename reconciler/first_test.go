@@ -1,0 +1,129 @@
+package reconciler_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/reconciler"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// turnAll turns whatever is due, until nothing is. Looks after a PATCH are made due.
+func (r *rig) turnAll(t *reconciler.Turner) {
+	r.Helper()
+	for range 20 {
+		r.exec(`UPDATE reconciler.queue SET look_at = now() WHERE look_at IS NOT NULL`)
+		claims, err := r.ledger.Claim(r.Context(), 10, 10)
+		if err != nil {
+			r.Fatal(err)
+		}
+		if len(claims) == 0 {
+			return
+		}
+		if err := t.Turn(r.Context(), claims); err != nil {
+			r.Fatal(err)
+		}
+	}
+	r.Fatal("it does not come to rest")
+}
+
+// linked links the tasks under a choice for their first contact, and makes their keys dirty.
+func (r *rig) linked(initial string) {
+	r.Helper()
+	var links []ledger.Link
+	for i, task := range r.tasks {
+		links = append(links, ledger.Link{Task: task, Project: r.project, Key: fmt.Sprint("c", i)})
+	}
+	if _, err := r.ledger.Linked(r.Context(), links, initial, ledger.FromDiff); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// shows is what row, hub and task of c0 say, and whether it is held.
+func (r *rig) shows() string {
+	r.Helper()
+	var s string
+	if err := r.db.QueryRow(r.Context(), `SELECT concat_ws(' ', c.result, h.d::text, h.n, CASE WHEN e.held IS NOT NULL THEN 'held' END)
+		FROM "Conquest" c JOIN reconciler.hub h ON h.key = c.id JOIN reconciler.edge e ON e.key = c.id WHERE c.id = 'c0'`).Scan(&s); err != nil {
+		r.Fatal(err)
+	}
+	return fmt.Sprint(s, " ", r.gold(r.tasks[0]))
+}
+
+// gold is what a task's meta says of the star.
+func (r *rig) gold(task int64) any {
+	r.Helper()
+	t, err := r.client.Task(r.Context(), task)
+	if err != nil {
+		r.Fatal(err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(t.Meta, &m); err != nil {
+		r.Fatal(err)
+	}
+	return m["gold_star"]
+}
+
+func (r *rig) want(what, got, want string) {
+	r.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		r.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// TestHeldIsSettled: a star meets a DEFEAT, and neither may win. A click ends it,
+// either way; what a person changed after that look counts for what it is.
+func TestHeldIsSettled(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		meta  map[string]any
+		gold  bool
+		after map[string]any // what a person makes of meta between the look and the click
+		want  string
+	}{
+		"victory":                      {map[string]any{"gold_star": true}, true, nil, "VICTORY true 1 true"},
+		"not victory":                  {map[string]any{"gold_star": true}, false, nil, "DEFEAT false 1 false"},
+		"older key":                    {map[string]any{"is_gold_star": true}, false, nil, "DEFEAT false 1 false"},
+		"two keys that differ":         {map[string]any{"gold_star": true, "is_gold_star": false}, true, nil, "VICTORY true 1 true"},
+		"un-starred, then victory":     {map[string]any{"gold_star": true}, true, map[string]any{"gold_star": false}, "DEFEAT false 2 false"},
+		"un-starred, then not victory": {map[string]any{"gold_star": true}, false, map[string]any{"gold_star": false}, "DEFEAT false 1 false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1, studio.Delays{})
+			r.exec(`UPDATE "Conquest" SET result = 'DEFEAT'`)
+			r.setMeta(c.meta)
+			r.linked("union")
+			turner := r.turner(r.client)
+			r.turnAll(turner)
+			if got := r.shows(); !strings.HasPrefix(got, "DEFEAT false 0 held") {
+				t.Fatalf("the first contact came to %s, want it held", got)
+			}
+			if c.after != nil {
+				r.setMeta(c.after)
+			}
+			if _, err := r.ledger.Click(t.Context(), ledger.Click{Key: "c0", Gold: c.gold, From: ledger.FromAPI}); err != nil {
+				t.Fatal(err)
+			}
+			r.turnAll(turner)
+			r.want("after the click", r.shows(), c.want)
+		})
+	}
+}
+
+// setMeta is a person's script that replaces the meta of c0's task.
+func (r *rig) setMeta(m map[string]any) {
+	r.Helper()
+	raw, err := json.Marshal(m)
+	if err != nil {
+		r.Fatal(err)
+	}
+	if _, err := r.client.PatchMeta(r.Context(), r.tasks[0], raw); err != nil {
+		r.Fatal(err)
+	}
+}

@@ -1,0 +1,177 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/aristotle/reconciler/aristotle"
+)
+
+// Click is a person's word on a conquest, said to us: on the curation page or by
+// `reconciler held settle`. It is an edit of the row that we write.
+type Click struct {
+	Key  string
+	Gold bool    // VICTORY, or not
+	Who  *string // e-mail; nil: nobody knows
+	From Source  // FromCuration or FromAPI: a person waits
+	Task int64   // the task that it was said on; 0: none
+}
+
+// Clicked is what a click came to.
+type Clicked struct {
+	Row     aristotle.Conquest // as it is now
+	Gen     int64              // the tasks follow with the turn that brings the key's done_gen here
+	Settled int                // how many tasks were held, and are no longer
+}
+
+// ErrNoConquest says that Aristotle has no conquest of that id.
+var ErrNoConquest = errors.New("no such conquest")
+
+// The reasons that the audit gives for what a click does.
+const (
+	ReasonClick   = "click"
+	ReasonSettled = "hold settled by a click"
+)
+
+// Click commits a person's word as "A click" of the protocol has it: row, rating,
+// hub, the end of every hold and a dirty key in one transaction. The tasks follow with
+// a turn. A row that says so already is left alone, but the hub still counts it: after
+// that no star of a first contact is taken for news.
+//
+// The hold ends with what was seen when it was noted, not with what its task shows
+// now: what a person changed after that look still counts, at the next one.
+//
+// It waits for a row that somebody else holds as long as ctx lets it. A crash before
+// the commit leaves nothing; one after it leaves a dirty key. Without such a conquest
+// it returns ErrNoConquest.
+func (l *Ledger) Click(ctx context.Context, c Click) (Clicked, error) {
+	for {
+		done, err := l.click(ctx, c)
+		if err == nil || !isLocked(err) {
+			return done, err
+		}
+		select {
+		case <-time.After(firstUnseen): // the lock timeout was the wait
+		case <-ctx.Done():
+			return Clicked{}, errors.Join(err, ctx.Err())
+		}
+	}
+}
+
+func (l *Ledger) click(ctx context.Context, c Click) (done Clicked, err error) {
+	err = pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		s, err := lockForClick(ctx, tx, c.Key)
+		if err != nil {
+			return err
+		}
+		if s.row == nil {
+			return ErrNoConquest
+		}
+		b := &pgx.Batch{}
+		done = s.take(b, c)
+		QueueDirty(b, []string{c.Key}, c.From)
+		b.Queue(`SELECT want_gen FROM queue WHERE key = $1`, c.Key).QueryRow(func(r pgx.Row) error { return r.Scan(&done.Gen) })
+		return tx.SendBatch(ctx, b).Close()
+	})
+	if err != nil {
+		return Clicked{}, fmt.Errorf("click on %q: %w", c.Key, err)
+	}
+	return done, nil
+}
+
+// clickState is what a click finds, locked.
+type clickState struct {
+	row     *aristotle.Conquest
+	hub     *Hub
+	edges   []Edge
+	ratings []aristotle.Rating
+}
+
+// lockForClick reads and locks in the lock order. A hub is made where there is none, as
+// in a turn: what it notes of the row before VICTORY must not depend on the stream
+// being faster than the person.
+func lockForClick(ctx context.Context, tx pgx.Tx, key string) (*clickState, error) {
+	s, keys, b := &clickState{}, []string{key}, &pgx.Batch{}
+	aristotle.QueueLock(b, keys, func(c aristotle.Conquest) { s.row = &c })
+	QueueNewHubs(b, keys)
+	QueueLockHubs(b, keys, func(h Hub) { s.hub = &h })
+	QueueLockEdges(b, keys, func(e Edge) { s.edges = append(s.edges, e) })
+	aristotle.QueueRatings(b, keys, func(r aristotle.Rating) { s.ratings = append(s.ratings, r) })
+	return s, tx.SendBatch(ctx, b).Close()
+}
+
+// take adds to a batch what the click writes.
+func (s *clickState) take(b *pgx.Batch, c Click) Clicked {
+	rec := Audit{Key: c.Key, Source: c.From, Reason: ReasonClick, Said: &c.Gold, SaidBy: ptr("click"), Who: c.Who, Result: s.row.Result}
+	if c.Task != 0 {
+		rec.Task = &c.Task
+	}
+	own := s.hub != nil && s.hub.Of(s.row) // else it is that of a row that was here before: the next turn forgets it
+	if own && !s.row.IsVictory() {
+		s.hub.Before = s.row.Result
+	}
+	if s.row.IsVictory() != c.Gold {
+		v := aristotle.Verdict{ID: c.Key, Result: aristotle.Victory, By: c.Who}
+		if !c.Gold {
+			v.Result = aristotle.Pending
+			if own {
+				v.Result = s.hub.GiveBack()
+			}
+		}
+		aristotle.QueueVerdicts(b, []aristotle.Verdict{v})
+		s.row.Result, rec.Wrote = &v.Result, &v.Result
+	}
+	aristotle.QueueWriteRatings(b, aristotle.Rate(*s.row, c.Gold, s.place(c), s.ratings))
+	done, records := Clicked{Row: *s.row}, []Audit{rec}
+	if own && s.hub.D != nil { // a hub without a value knows the row from its first turn on
+		s.hub.D = &c.Gold
+		s.hub.N++
+		records[0].D, records[0].N = s.hub.D, &s.hub.N
+		settled := s.release()
+		for _, e := range settled {
+			records = append(records, Audit{Key: c.Key, Task: &e.Task, Source: c.From, Reason: ReasonSettled, Who: c.Who,
+				Result: rec.Result, Shown: e.S, Stars: e.Base, D: s.hub.D, N: &s.hub.N})
+		}
+		QueueEdges(b, settled)
+		done.Settled = len(settled)
+	}
+	if own {
+		QueueHubs(b, []Hub{*s.hub})
+	}
+	QueueAudit(b, records)
+	return done
+}
+
+// release ends the holds: the edges take what theirs noted, and are new no longer.
+func (s *clickState) release() []Edge {
+	var settled []Edge
+	for _, e := range s.edges {
+		if h := e.Held; h != nil {
+			e.S, e.Older, e.Base, e.Held = &h.Shown, h.Older, slices.Clone(h.Stars), nil
+			if e.Last = nil; h.Stamp != "" {
+				e.Last = &h.Stamp
+			}
+			settled = append(settled, e)
+		}
+	}
+	return settled
+}
+
+// place is where the rating says that the star stands.
+func (s *clickState) place(c Click) *aristotle.Place {
+	switch {
+	case c.Task != 0:
+		return &aristotle.Place{Task: c.Task}
+	case len(s.edges) > 0:
+		return &aristotle.Place{Task: s.edges[0].Task, Fill: true}
+	default:
+		return nil
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
