@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -116,10 +117,19 @@ func (t *Turner) see(d *decided, c ledger.Claim, st *state, s *sights) []seen {
 				d.relink(c, e, task, key)
 				continue
 			}
+			d.keepText(c, e, task)
 		}
 		edges = append(edges, seen{stored: e, look: look, task: task})
 	}
 	return edges
+}
+
+// keepText stores what the task says where that is news. It decides nothing, so it
+// is kept also of a task that waits.
+func (d *decided) keepText(c ledger.Claim, e ledger.Edge, task sight) {
+	if text := textOf(c.Key, &task.Task); ledger.KeyOf(task.Data) == c.Key && !bytes.Equal(text.Hash(), e.TextHash) {
+		d.texts = append(d.texts, text)
+	}
 }
 
 // settled tells whether what was read of an edge's task may be decided on: whether no

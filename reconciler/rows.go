@@ -29,6 +29,7 @@ type change struct {
 	edges   []ledger.Edge
 	unlink  []int64
 	links   []ledger.Link
+	texts   []ledger.Text
 	verdict []aristotle.Verdict
 	ratings []aristotle.Rating
 	audit   []ledger.Audit
@@ -42,6 +43,7 @@ func (c *change) add(o change) {
 	c.edges = append(c.edges, o.edges...)
 	c.unlink = append(c.unlink, o.unlink...)
 	c.links = append(c.links, o.links...)
+	c.texts = append(c.texts, o.texts...)
 	c.verdict = append(c.verdict, o.verdict...)
 	c.ratings = append(c.ratings, o.ratings...)
 	c.audit = append(c.audit, o.audit...)
@@ -112,6 +114,7 @@ func (d database) writes(c change) *pgx.Batch {
 	ledger.QueueUnlink(b, c.unlink)
 	ledger.QueueEdges(b, c.edges)
 	ledger.QueueLinks(b, c.links, d.initial)
+	ledger.QueueTexts(b, c.texts)
 	ledger.QueueAudit(b, c.audit)
 	ledger.QueueFinish(b, c.ends)
 	ledger.QueueDirty(b, c.dirty, ledger.FromDiff)

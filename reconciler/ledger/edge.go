@@ -27,6 +27,7 @@ type Edge struct {
 	IntentWait    *float64   `json:"-"`          // of a stored one: seconds left, negative once it has passed
 	MissingSince  *time.Time `json:"missing_since"`
 	Held          *Held      `json:"held"` // nil: not held
+	TextHash      []byte     `json:"-"`    // of the texts that are stored of it, see [Text.Hash]
 }
 
 // Held is what was seen when an edge's first contact was held: what a click settles,
@@ -65,7 +66,8 @@ func (l *Ledger) enqueueWhere(ctx context.Context, where string, ids []int64, fr
 // lockEdgesSQL reads and locks the edges of keys, in lock order.
 const lockEdgesSQL = `
 	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
-	       extract(epoch FROM intent_deadline - now())::float8, missing_since, held
+	       extract(epoch FROM intent_deadline - now())::float8, missing_since, held,
+	       (SELECT hash FROM task_text t WHERE t.task_id = edge.task_id)
 	FROM edge WHERE key = ANY($1) ORDER BY task_id FOR UPDATE`
 
 // QueueLockEdges adds to a batch that each edge of keys is locked and handed over.
@@ -73,7 +75,7 @@ func QueueLockEdges(b *pgx.Batch, keys []string, each func(Edge)) {
 	b.Queue(lockEdgesSQL, keys).Query(func(rows pgx.Rows) error {
 		var e Edge
 		_, err := pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.Begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Older, &e.Last, &e.Base,
-			&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Held}, func() error {
+			&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Held, &e.TextHash}, func() error {
 			each(e)
 			e = Edge{}
 			return nil
