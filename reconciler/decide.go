@@ -83,7 +83,7 @@ func aliveFor(c ledger.Claim, edges []ledger.Edge, s *sights) (wait time.Duratio
 // forgetRow drops what was known of a row that is gone, or is another row now.
 func (d *decided) forgetRow(c ledger.Claim, st *state) {
 	d.forget = []string{c.Key}
-	d.audit = append(d.audit, ledger.Audit{Key: c.Key, Source: c.Source, Reason: "the row is gone or another one", D: st.hub.D, N: &st.hub.N})
+	d.audit = append(d.audit, ledger.Audit{Key: c.Key, Source: trigger(c), Reason: ledger.ReasonForget, D: st.hub.D, N: &st.hub.N})
 	st.lost, st.hub = st.hub.D != nil && *st.hub.D, nil
 	for i, e := range st.edges {
 		e = remember(e, toStar(e).Forget())
@@ -172,7 +172,7 @@ func isOther(e ledger.Edge, task sight) bool {
 func (d *decided) relink(c ledger.Claim, e ledger.Edge, task sight, key string) {
 	d.unlink = append(d.unlink, e.Task)
 	d.edges = slices.DeleteFunc(d.edges, func(f ledger.Edge) bool { return f.Task == e.Task })
-	d.audit = append(d.audit, ledger.Audit{Key: c.Key, Task: &e.Task, Source: c.Source, Reason: "another task now"})
+	d.audit = append(d.audit, ledger.Audit{Key: c.Key, Task: &e.Task, Source: trigger(c), Reason: ledger.ReasonRelink})
 	if key != "" {
 		d.links = append(d.links, ledger.Link{Task: e.Task, Project: task.Project, Key: key})
 		d.dirty = append(d.dirty, key)

@@ -13,11 +13,13 @@ import (
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
-// turnAll turns whatever is due, until nothing is. Looks after a PATCH are made due.
+// turnAll turns keys until nothing is due, nor will be: what waits for a time has it come.
 func (r *rig) turnAll(t *reconciler.Turner) {
 	r.Helper()
 	for range 20 {
 		r.exec(`UPDATE reconciler.queue SET look_at = now() WHERE look_at IS NOT NULL`)
+		r.exec(`UPDATE reconciler.queue SET run_after = now() WHERE want_gen > done_gen`)
+		r.exec(`UPDATE reconciler.edge SET intent_deadline = now() WHERE intent_deadline IS NOT NULL`)
 		claims, err := r.ledger.Claim(r.Context(), 10, 10)
 		if err != nil {
 			r.Fatal(err)

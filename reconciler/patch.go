@@ -101,7 +101,7 @@ func carries(meta json.RawMessage, p patch) bool {
 func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, answer *labelstudio.Task, err error, end ledger.End) ledger.End {
 	if err == nil {
 		b.any = true
-		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt, Worked: true, UpdatedAt: &answer.UpdatedAt})
+		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt, Worked: true, UpdatedAt: &answer.UpdatedAt, Answer: ledger.AnswerWorked})
 		b.after = append(b.after, func() { t.carried(ctx, w.claim, metrics.ToLabelStudio) })
 		look := lookAgain.Seconds()
 		end.Look = &look
@@ -109,7 +109,7 @@ func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, an
 	}
 	unsent := errors.Is(err, errStale) || errors.Is(err, errStopped) || errors.Is(err, errAway)
 	if unsent || labelstudio.NotDone(err) {
-		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt})
+		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt, Answer: ledger.AnswerRefused + ": " + shorten(err.Error())})
 	}
 	again := later(w.claim, 0)
 	if errors.Is(err, errStale) && !b.any {

@@ -46,12 +46,24 @@ func (t *Turner) remember(out *decided, c ledger.Claim, st *state, edges []seen,
 	if d.Hub.D || st.lost || starHub(before).D {
 		out.ratings = append(out.ratings, aristotle.Rate(*row, d.Hub.D, place, st.ratings)...)
 	}
+	if was := starHub(before); was.Known && was.D != row.IsVictory() { // whatever a task says on top of it
+		now, n := row.IsVictory(), was.N+1
+		out.audit = append(out.audit, ledger.Audit{Key: c.Key, Source: trigger(c), Reason: ledger.ReasonRow, Result: row.Result, D: &now, N: &n})
+	}
 	for i := range edges {
 		t.rememberEdge(out, c, st, edges[i], d, i, who, wrote)
 	}
-	if edited := starHub(before).Known && d.Hub.D != starHub(before).D && d.Speaker < 0; edited && len(out.audit) == 0 {
-		out.audit = append(out.audit, ledger.Audit{Key: c.Key, Source: c.Source, Reason: "edit of the row", Result: row.Result, D: hub.D, N: &hub.N})
+	if len(out.audit) == 0 && len(out.ratings) > 0 {
+		out.audit = append(out.audit, ledger.Audit{Key: c.Key, Source: trigger(c), Reason: ledger.ReasonRating, Result: row.Result, D: hub.D, N: &hub.N})
 	}
+}
+
+// trigger is what led to the turn. Where only the look after a PATCH was due, no event has.
+func trigger(c ledger.Claim) ledger.Source {
+	if !c.Dirty {
+		return ledger.FromLook
+	}
+	return c.Source
 }
 
 func (t *Turner) rememberEdge(out *decided, c ledger.Claim, st *state, e seen, d star.Decision, i int, who, wrote *string) {
@@ -73,25 +85,44 @@ func (t *Turner) rememberEdge(out *decided, c ledger.Claim, st *state, e seen, d
 			t.Log.WarnContext(ctx, "held: the sides differed at first contact, and neither may win", logKey, c.Key, logTask, stored.Task)
 		})
 	}
-	if o.Said == star.Absent && !o.Write && (!o.Held || e.stored.Held != nil) {
+	out.record(c, st, e, stored, d, i)
+	if i == d.Speaker { // then it has a record
+		rec := &out.audit[len(out.audit)-1]
+		rec.Who, rec.Wrote = who, wrote
+	}
+}
+
+// record audits what was decided on one edge, where that wrote something or held back.
+func (d *decided) record(c ledger.Claim, st *state, e seen, stored ledger.Edge, by star.Decision, i int) {
+	o, was := by.Edges[i], e.stored
+	rec := ledger.Audit{Key: c.Key, Task: &stored.Task, Source: trigger(c), Result: st.row.Result, D: &by.Hub.D, N: &by.Hub.N}
+	if gone := stored.MissingSince != nil; gone != (was.MissingSince != nil) {
+		rec.Reason = ledger.ReasonBack
+		if gone {
+			rec.Reason = ledger.ReasonMissing
+		}
+		d.audit = append(d.audit, rec)
+	}
+	if text, found := found[o.Reason]; found {
+		d.answers = append(d.answers, ledger.Answer{Attempt: *was.IntentAttempt, Text: text})
+	}
+	if o.Said == star.Absent && !o.Write && (!o.Held || was.Held != nil) {
 		return
 	}
-	rec := ledger.Audit{Key: c.Key, Task: &stored.Task, Source: c.Source, Reason: string(o.Reason), Result: st.row.Result,
-		Stars: e.look.Stars, D: &d.Hub.D, N: &d.Hub.N}
 	shown := e.look.Shown()
-	rec.Shown = &shown
+	rec.Reason, rec.Shown, rec.Stars = string(o.Reason), &shown, e.look.Stars
 	if o.Said != star.Absent {
-		said, by := o.Said == star.Yes, string(o.By)
-		rec.Said, rec.SaidBy = &said, &by
-	}
-	if i == d.Speaker {
-		rec.Who, rec.Wrote = who, wrote
+		said, where := o.Said == star.Yes, string(o.By)
+		rec.Said, rec.SaidBy = &said, &where
 	}
 	if o.Write {
 		rec.Intent, rec.Attempt = &o.Intent.Value, stored.IntentAttempt
 	}
-	out.audit = append(out.audit, rec)
+	d.audit = append(d.audit, rec)
 }
+
+// found is what a look tells of a PATCH whose answer was lost.
+var found = map[star.Reason]string{star.Worked: ledger.AnswerFound, star.Reversed: ledger.AnswerReversed, star.DidNotHappen: ledger.AnswerNever}
 
 // store writes an edge where that changes anything: a pass at rest writes nothing.
 func (d *decided) store(e, was ledger.Edge) {

@@ -33,6 +33,7 @@ type change struct {
 	verdict []aristotle.Verdict
 	ratings []aristotle.Rating
 	audit   []ledger.Audit
+	answers []ledger.Answer
 	dirty   []string // other keys that this turn gave a task to
 	ends    []ledger.End
 }
@@ -47,6 +48,7 @@ func (c *change) add(o change) {
 	c.verdict = append(c.verdict, o.verdict...)
 	c.ratings = append(c.ratings, o.ratings...)
 	c.audit = append(c.audit, o.audit...)
+	c.answers = append(c.answers, o.answers...)
 	c.dirty = append(c.dirty, o.dirty...)
 	c.ends = append(c.ends, o.ends...)
 }
@@ -115,6 +117,7 @@ func (d database) writes(c change) *pgx.Batch {
 	ledger.QueueEdges(b, c.edges)
 	ledger.QueueLinks(b, c.links, d.initial)
 	ledger.QueueTexts(b, c.texts)
+	ledger.QueueAnswers(b, c.answers)
 	ledger.QueueAudit(b, c.audit)
 	ledger.QueueFinish(b, c.ends)
 	ledger.QueueDirty(b, c.dirty, ledger.FromDiff)

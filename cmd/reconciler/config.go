@@ -51,8 +51,9 @@ type Config struct {
 	TrustedProxies   Networks `env:"RECONCILER_TRUSTED_PROXIES" shown:"none" group:"People" later:"true" help:"Networks, comma-separated, whose X-Forwarded-User says who it is on the curation page. Everybody in them can claim to be anybody."`
 	LocalUser        string   `env:"RECONCILER_LOCAL_USER" shown:"the system user @localhost" group:"People" later:"true" help:"Who it is on the curation page without tokens."`
 
-	LogFormat LogFormat  `env:"RECONCILER_LOG_FORMAT" default:"text" group:"General" help:"text or json."`
-	LogLevel  slog.Level `env:"RECONCILER_LOG_LEVEL" default:"info" group:"General" help:"debug, info, warn or error."`
+	AuditRetention Retention  `env:"RECONCILER_AUDIT_RETENTION" default:"90d" group:"General" help:"How long the audit, from which the story of a key is told, is kept: days as in 90d, a duration as in 36h, or forever."`
+	LogFormat      LogFormat  `env:"RECONCILER_LOG_FORMAT" default:"text" group:"General" help:"text or json."`
+	LogLevel       slog.Level `env:"RECONCILER_LOG_LEVEL" default:"info" group:"General" help:"debug, info, warn or error."`
 }
 
 // needs names the settings without which a command can do nothing.

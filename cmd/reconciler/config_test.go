@@ -82,6 +82,7 @@ RECONCILER_SCHEMA=reconciler
 RECONCILER_UNKNOWN_EVALUATOR=
 RECONCILER_TRUSTED_PROXIES=[]
 RECONCILER_LOCAL_USER=` + l.config.LocalUser + `
+RECONCILER_AUDIT_RETENTION=2160h0m0s
 RECONCILER_LOG_FORMAT=text
 RECONCILER_LOG_LEVEL=INFO
 `
@@ -125,6 +126,8 @@ func TestBadSettings(t *testing.T) {
 		{"url", "demo --label-studio-url localhost:4115", "", "", "is no URL"},
 		{"url with a password", "demo --public-url http://u:p@h", "", "", "must not hold a user"},
 		{"initial", "demo --initial both", "", "", "must be one of union, aristotle, labelstudio, hold"},
+		{"retention of minutes", "demo --audit-retention 30m", "", "", "is no time of at least an hour as in 90d"},
+		{"retention in words", "demo --audit-retention xd", "", "", "is no time of at least an hour as in 90d"},
 		{"switch", "demo --dry-run=perhaps", "", "", "must be true or false"},
 		{"networks", "demo --trusted-proxies 10.0.0.0/99", "", "", "is no network"},
 		{"key with a line break", "demo", "LABEL_STUDIO_API_KEY=abc\nd", "", "LABEL_STUDIO_API_KEY: holds a character"},

@@ -262,6 +262,7 @@ func (d *daemon) leader(ctx context.Context) error {
 	})
 	g.Go(func() error { return d.turner.Work(ctx) })
 	g.Go(func() error { return d.passes.Run(ctx) })
+	g.Go(func() error { return reconciler.Prune(ctx, d.ledger, time.Duration(d.cfg.AuditRetention), d.log) })
 	return g.Wait()
 }
 

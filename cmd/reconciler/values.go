@@ -176,6 +176,31 @@ func (s *Schedule) UnmarshalText(text []byte) error {
 // String is the text that was set.
 func (s Schedule) String() string { return s.text }
 
+// Retention is how long something is kept; 0 is for ever.
+type Retention time.Duration
+
+// UnmarshalText accepts days, durations of at least an hour, and "forever".
+func (r *Retention) UnmarshalText(text []byte) error {
+	if string(text) == "forever" {
+		*r = 0
+		return nil
+	}
+	var d time.Duration
+	days, isDays := strings.CutSuffix(string(text), "d")
+	n, err := strconv.ParseUint(days, 10, 16)
+	if d = time.Duration(n) * 24 * time.Hour; !isDays {
+		d, err = time.ParseDuration(string(text))
+	}
+	if err != nil || d < time.Hour {
+		return errors.New("is no time of at least an hour as in 90d or 36h, nor forever")
+	}
+	*r = Retention(d)
+	return nil
+}
+
+// String is the time as a duration.
+func (r Retention) String() string { return time.Duration(r).String() }
+
 // Initial is what first contact does where the sides differ.
 type Initial string
 

@@ -32,12 +32,6 @@ type Clicked struct {
 // ErrNoConquest says that Aristotle has no conquest of that id.
 var ErrNoConquest = errors.New("no such conquest")
 
-// The reasons that the audit gives for what a click does.
-const (
-	ReasonClick   = "click"
-	ReasonSettled = "hold settled by a click"
-)
-
 // Click commits a person's word as "A click" of the protocol has it: row, rating,
 // hub, the end of every hold and a dirty key in one transaction. The tasks follow with
 // a turn. A row that says so already is left alone, but the hub still counts it: after

@@ -116,6 +116,7 @@ type Patched struct {
 	Attempt   string     `json:"attempt"`
 	Worked    bool       `json:"worked"` // else it was refused: it certainly had no effect
 	UpdatedAt *time.Time `json:"updated_at"`
+	Answer    string     `json:"answer"` // for the audit
 }
 
 // Settle is S5: it clears the intents whose end is known, each only if it is still
@@ -135,6 +136,11 @@ func (l *Ledger) Settle(ctx context.Context, patched []Patched, ends []End) erro
 				JOIN edge l USING (task_id) ORDER BY task_id FOR UPDATE OF l
 			) x
 			WHERE edge.task_id = x.task_id AND edge.intent_attempt = x.attempt`, patched)
+		answers := make([]Answer, len(patched))
+		for i, p := range patched {
+			answers[i] = Answer{Attempt: p.Attempt, Text: p.Answer}
+		}
+		QueueAnswers(b, answers)
 	}
 	QueueFinish(b, ends)
 	if b.Len() == 0 {

@@ -161,6 +161,22 @@ func TestLook(t *testing.T) {
 	want(t, "its own success has", keys)
 }
 
+// TestPrune: what is older than the retention goes, oldest first and a batch at a time.
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `INSERT INTO audit (at, key, source, reason) SELECT now() - interval '1 day' * (i / 10.0), 'k', 'wal', 'r' FROM generate_series(1500, 1, -1) i`)
+	for _, more := range []bool{true, false, false} {
+		if got, err := l.Prune(t.Context(), 20*24*time.Hour); err != nil || got != more {
+			t.Errorf("more %v, want %v; %v", got, more, err)
+		}
+	}
+	var left, old int
+	if err := l.pool.QueryRow(t.Context(), `SELECT count(*), count(*) FILTER (WHERE at < now() - interval '20 days') FROM audit`).Scan(&left, &old); err != nil || left != 199 || old != 0 {
+		t.Errorf("%d records are left, %d of them too old; %v", left, old, err)
+	}
+}
+
 // TestEnqueueChanged: what a change of a row comes to depends on the row as it is.
 func TestEnqueueChanged(t *testing.T) {
 	t.Parallel()
