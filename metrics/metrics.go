@@ -131,6 +131,18 @@ func New(reg prometheus.Registerer) *Metrics {
 	}
 }
 
+// StandBy sets to 0 what only a leader knows: what it knew last is another one's to tell from here on.
+func (m *Metrics) StandBy() {
+	m.Leader.Set(0)
+	m.WebhooksBroken.Set(0)
+	for _, class := range drifts() {
+		m.DriftKeys.With(class).Set(0)
+	}
+	for _, pass := range passes() {
+		m.DiffBraked.With(pass).Set(0)
+	}
+}
+
 // Stream is what the reader of the change stream counts itself. It is asked at every scrape.
 type Stream struct {
 	// Connected tells whether it reads now; Reconnects is how often the connection was lost, SlotsMade how often there was

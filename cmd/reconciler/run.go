@@ -204,7 +204,7 @@ func (d *daemon) lead(ctx context.Context) error {
 	for {
 		err := d.ledger.Lead(ctx, d.log, d.leader)
 		d.leading.Store(false)
-		d.metrics.Leader.Set(0)
+		d.metrics.StandBy()
 		var fatal *fatalError
 		switch {
 		case ctx.Err() != nil:
