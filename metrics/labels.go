@@ -145,3 +145,14 @@ func FormatOf(name string) Format {
 	}
 	return OtherFormat
 }
+
+// HeldExample is what becomes of a gold rating that is held in memory.
+type HeldExample string
+
+// A rating is served, or left out as it has no usable text.
+const (
+	Served  HeldExample = "served"
+	LeftOut HeldExample = "left_out"
+)
+
+func heldExamples() []HeldExample { return []HeldExample{Served, LeftOut} }

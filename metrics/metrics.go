@@ -65,6 +65,13 @@ type Metrics struct {
 	// ICLDuration is seconds per request for examples. The format of a request that names none of ours is "other".
 	ICLDuration Vec2[prometheus.Observer, Format, Code]
 
+	// ICLExamples is how many gold ratings this process holds in memory: those it serves, and those without a usable text.
+	ICLExamples Vec1[prometheus.Gauge, HeldExample]
+	// ICLIndexFresh is 1 while examples are served from memory, 0 while the database is asked.
+	ICLIndexFresh prometheus.Gauge
+	// ICLIndexBytes is the memory that the examples take.
+	ICLIndexBytes prometheus.Gauge
+
 	// Leader is 1 while this process runs the turns, 0 while another one does.
 	Leader prometheus.Gauge
 	// Panics counts mistakes of ours that were caught: the key that met one is tried again, later and later.
@@ -125,6 +132,10 @@ func New(reg prometheus.Registerer) *Metrics {
 
 		ICLDuration: histogram2[Format, Code](f, "icl_request_duration_seconds", "Requests for examples.", iclBuckets,
 			"format", "code"),
+
+		ICLExamples:   gauge1(f, "icl_examples", "Gold ratings held in memory, by whether they can be served.", "state", heldExamples()),
+		ICLIndexFresh: f.gauge("icl_index_fresh", "1 while examples are served from memory."),
+		ICLIndexBytes: f.gauge("icl_index_bytes", "Memory that the examples take."),
 
 		Leader: f.gauge("leader", "1 while this process runs the turns."),
 		Panics: f.counter("panics_total", "Mistakes in the program that were caught."),

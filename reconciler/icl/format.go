@@ -1,0 +1,121 @@
+package icl
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Format is how an example is written. Each is one line of JSON.
+type Format string
+
+// The formats. ChatML and OpenAI are the same list of messages; Alpaca has neither a
+// system prompt nor turns.
+const (
+	ChatML Format = "chatml"
+	Alpaca Format = "alpaca"
+	OpenAI Format = "openai"
+)
+
+// Valid tells whether the format is one of ours.
+func (f Format) Valid() bool { return f == ChatML || f == Alpaca || f == OpenAI }
+
+// Message is one message of a conversation.
+type Message struct {
+	Role    string `json:"role"` // system, user or assistant
+	Content string `json:"content"`
+}
+
+// Example is one gold star as it is served: JSON already, so that serving it is
+// copying. It never changes.
+type Example struct {
+	Rating
+	chat        []byte // {"messages":[…]}; nil: left out, for it has no usable text
+	instruction []byte // Alpaca's, a JSON text; a piece of chat where the prompt is one message
+	output      []byte // a piece of chat
+	sum         [16]byte
+}
+
+// Usable tells whether there is a prompt and a response: others are left out.
+func (e *Example) Usable() bool { return e.chat != nil }
+
+// Sum changes with everything that any format shows of the example.
+func (e *Example) Sum() [16]byte { return e.sum }
+
+// Append adds the example in a format to b, without a line break. It must be usable.
+func (e *Example) Append(b []byte, f Format) []byte {
+	if f != Alpaca {
+		return append(b, e.chat...)
+	}
+	b = append(b, `{"instruction":`...)
+	b = append(b, e.instruction...)
+	b = append(b, `,"input":"","output":`...)
+	b = append(b, e.output...)
+	return append(b, '}')
+}
+
+// size is what an example takes of memory, about.
+func (e *Example) size() int64 {
+	const fixed = 512 // itself, its places in two lists and two maps
+	return fixed + int64(cap(e.chat)+len(e.ID)+len(e.Key))
+}
+
+// encode writes the pieces of an example: what comes before the answer, and the answer.
+func (e *Example) encode(before []Message, response string) {
+	var b bytes.Buffer
+	b.WriteString(`{"messages":[`)
+	var prompt [2]int
+	for _, m := range before {
+		prompt = writeMessage(&b, m)
+		b.WriteByte(',')
+	}
+	answer := writeMessage(&b, Message{"assistant", response})
+	b.WriteString(`]}`)
+	e.chat = bytes.Clone(b.Bytes())
+	e.output = e.chat[answer[0]:answer[1]]
+	if len(before) == 2 { // system and user
+		e.instruction = e.chat[prompt[0]:prompt[1]]
+	} else {
+		e.instruction = quote(transcript(before))
+	}
+	sum := sha256.Sum256(e.chat) // Alpaca follows from it
+	e.sum = [16]byte(sum[:])
+}
+
+// writeMessage returns where the content stands.
+func writeMessage(b *bytes.Buffer, m Message) (content [2]int) {
+	fmt.Fprintf(b, `{"role":"%s","content":`, m.Role)
+	content[0] = b.Len()
+	b.Write(quote(m.Content))
+	content[1] = b.Len()
+	b.WriteByte('}')
+	return content
+}
+
+// transcript is a conversation as one text, for the format that has no turns.
+func transcript(messages []Message) string {
+	var b strings.Builder
+	for _, m := range messages {
+		if m.Role == "system" {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteString("\n\n")
+		}
+		b.WriteString(strings.ToUpper(m.Role[:1]) + m.Role[1:] + ": " + m.Content)
+	}
+	return b.String()
+}
+
+// quote writes a text as JSON, as short as it can be: nobody puts it into a page.
+func quote(s string) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(s); err != nil {
+		panic(err) // a text
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

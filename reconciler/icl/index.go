@@ -1,0 +1,156 @@
+package icl
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/aristotle/reconciler/metrics"
+)
+
+// group is one list of examples: of a philosopher and domain, and of one of its
+// conquest types, folded, or of any ("").
+type group struct{ philosopher, domain, kind string }
+
+// Index has all examples in memory. It answers as its Source does, and lets the
+// source answer where it may not be fresh. Run keeps it; Examples may be called at
+// any time, by anyone.
+type Index struct {
+	src     *Source
+	log     *slog.Logger
+	metrics *metrics.Metrics
+	limit   int64  // bytes
+	slot    string // that the change stream is read from; "": nobody watches whether it is
+
+	mu     sync.RWMutex
+	fresh  bool
+	groups map[group][]*Example // oldest first, so that a new one is put at the end
+
+	held held // Run's alone
+}
+
+// Options are what an Index needs beside its source.
+type Options struct {
+	Log     *slog.Logger
+	Metrics *metrics.Metrics
+	Memory  int64  // bytes that the index may take; 0: none, the source answers always
+	Slot    string // RECONCILER_SLOT: while nobody reads it, the index is not fresh
+}
+
+// NewIndex returns an index that is empty and not fresh until Run has filled it.
+func NewIndex(src *Source, o Options) *Index {
+	return &Index{src: src, log: o.Log, metrics: o.Metrics, limit: o.Memory, slot: o.Slot}
+}
+
+// Examples answers a query as [Source.Examples] does.
+func (x *Index) Examples(ctx context.Context, q Query) (Page, error) {
+	after, err := q.after()
+	if err != nil {
+		return Page{}, err
+	}
+	if page, ok := x.page(q, after); ok {
+		return page, nil
+	}
+	return x.src.Examples(ctx, q)
+}
+
+// Fresh tells whether examples are served from memory.
+func (x *Index) Fresh() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.fresh
+}
+
+// page reads a page from memory, where that is fresh. Examples never change: what is
+// handed out stays as it is when the lock is gone.
+func (x *Index) page(q Query, after *place) (page Page, ok bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if !x.fresh {
+		return Page{}, false
+	}
+	list := x.groups[group{q.Philosopher, q.Domain, fold(q.Type)}]
+	i := len(list)
+	if after != nil {
+		i, _ = slices.BinarySearchFunc(list, &Rating{At: after.at, ID: after.id}, compareTo)
+	}
+	page.Examples = make([]*Example, 0, min(q.Limit, i))
+	gap := 0
+	for i--; i >= 0; i-- {
+		switch {
+		case !list[i].Usable():
+			gap++
+			continue
+		case len(page.Examples) == q.Limit:
+			page.Next = q.cursor(&page.Examples[q.Limit-1].Rating)
+			return page, true
+		}
+		page.Examples = append(page.Examples, list[i])
+		page.LeftOut, gap = page.LeftOut+gap, 0
+	}
+	page.LeftOut += gap
+	return page, true
+}
+
+func compareTo(e *Example, r *Rating) int { return e.compare(r) }
+
+// lists are the groups that an example is in.
+func lists(e *Example) []group {
+	all := []group{{e.Philosopher, e.Domain, ""}}
+	if e.Type != "" {
+		all = append(all, group{e.Philosopher, e.Domain, fold(e.Type)})
+	}
+	return all
+}
+
+// put adds an example to its lists, and drop takes it out. The lock must be held
+// where the groups can be read by others.
+func put(groups map[group][]*Example, e *Example) {
+	for _, g := range lists(e) {
+		list := groups[g]
+		i, _ := slices.BinarySearchFunc(list, &e.Rating, compareTo)
+		groups[g] = slices.Insert(list, i, e)
+	}
+}
+
+func drop(groups map[group][]*Example, e *Example) {
+	for _, g := range lists(e) {
+		list := groups[g]
+		i, found := slices.BinarySearchFunc(list, &e.Rating, compareTo)
+		if !found {
+			panic("an example that is held is in its lists")
+		}
+		if groups[g] = slices.Delete(list, i, i+1); len(groups[g]) == 0 {
+			delete(groups, g)
+		}
+	}
+}
+
+// setFresh says whether the index may answer.
+func (x *Index) setFresh(fresh bool) {
+	x.mu.Lock()
+	x.fresh = fresh
+	x.mu.Unlock()
+	x.metrics.ICLIndexFresh.Set(map[bool]float64{true: 1}[fresh])
+}
+
+// forget drops everything that is held.
+func (x *Index) forget() {
+	x.setFresh(false)
+	x.mu.Lock()
+	x.groups = nil
+	x.mu.Unlock()
+	x.held = held{}
+	x.measure()
+}
+
+// errTooLarge says that the examples take more memory than they may.
+var errTooLarge = errors.New("the examples do not fit into RECONCILER_ICL_MEMORY")
+
+func (x *Index) measure() {
+	x.metrics.ICLExamples.With(metrics.Served).Set(float64(len(x.held.ratings) - x.held.leftOut))
+	x.metrics.ICLExamples.With(metrics.LeftOut).Set(float64(x.held.leftOut))
+	x.metrics.ICLIndexBytes.Set(float64(x.held.bytes))
+}

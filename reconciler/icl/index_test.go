@@ -1,0 +1,265 @@
+package icl
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// rig is a database with a source on it.
+type rig struct {
+	testing.TB
+	db  *pgxpool.Pool // as the application
+	url string
+	src *Source
+}
+
+func newRig(t testing.TB, schema sandbox.Schema) *rig {
+	t.Helper()
+	r := &rig{TB: t, url: pgtest.Database(t, schema)}
+	var err error
+	if r.db, err = pgxpool.New(t.Context(), r.url); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.db.Close)
+	r.exec(`CREATE SCHEMA reconciler`)
+	l, err := ledger.Open(t.Context(), r.url, "reconciler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.src = r.open()
+	return r
+}
+
+func (r *rig) open() *Source {
+	r.Helper()
+	s, err := Open(r.Context(), r.url, "reconciler")
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(s.Close)
+	return s
+}
+
+func (r *rig) exec(sql string, args ...any) {
+	r.Helper()
+	if _, err := r.db.Exec(r.Context(), sql, args...); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// index starts an index that nobody's slot is watched for, and waits until it is fresh.
+func (r *rig) index(src *Source, memory int64) *Index {
+	r.Helper()
+	x := NewIndex(src, Options{Log: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()), Memory: memory})
+	ctx, stop := context.WithCancel(r.Context())
+	done := make(chan error)
+	go func() { done <- x.Run(ctx) }()
+	r.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			r.Error(err)
+		}
+	})
+	return x
+}
+
+// eventually waits until what is true; asking again is all there is.
+func (r *rig) eventually(what func() bool) {
+	r.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); !what(); <-tick.C {
+		if time.Now().After(deadline) {
+			r.Fatal("it never happened")
+		}
+	}
+}
+
+// shown is all that a query gives, page by page.
+func (r *rig) shown(read func(context.Context, Query) (Page, error), q Query, f Format) (lines []string) {
+	r.Helper()
+	for {
+		page, err := read(r.Context(), q)
+		if err != nil {
+			r.Fatal(err)
+		}
+		for _, e := range page.Examples {
+			lines = append(lines, string(e.Append([]byte(e.ID+" "), f)))
+		}
+		lines = append(lines, fmt.Sprint("left out ", page.LeftOut, " next ", page.Next))
+		if q.Cursor = page.Next; q.Cursor == "" {
+			return lines
+		}
+	}
+}
+
+// The index answers as the database does, in every query, page by page, after any edits
+// of any table, in any number of replicas.
+func TestIndexIsTheSource(t *testing.T) {
+	t.Parallel()
+	for _, schema := range []sandbox.Schema{{Texts: true}, {Texts: true, Enums: true}, {}} {
+		t.Run(fmt.Sprintf("%+v", schema), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, schema)
+			edit := &editor{rig: r, rand: rand.New(rand.NewPCG(1, uint64(len(t.Name())))), schema: schema}
+			for range 200 {
+				edit.once()
+			}
+			replicas := []*Index{r.index(r.src, 1<<30), r.index(r.open(), 1<<30)}
+			for _, x := range replicas {
+				r.eventually(x.Fresh)
+			}
+			for range 25 {
+				var n News
+				for range 1 + edit.rand.IntN(20) {
+					edit.once()
+				}
+				n, edit.news = edit.news, News{}
+				if err := r.src.Tell(t.Context(), n, nil); err != nil {
+					t.Fatal(err)
+				}
+				for i, q := range edit.queries() {
+					f := []Format{ChatML, Alpaca, OpenAI}[i%3]
+					want := r.shown(r.src.Examples, q, f)
+					for _, x := range replicas {
+						var got []string
+						agree := func() bool {
+							got = r.shown(x.Examples, q, f)
+							return cmp.Equal(want, got)
+						}
+						for deadline := time.Now().Add(30 * time.Second); !agree(); {
+							if time.Now().After(deadline) {
+								t.Fatalf("%+v (-database +memory):\n%s", q, cmp.Diff(want, got))
+							}
+						}
+						if !x.Fresh() {
+							t.Fatal("it was the database that answered")
+						}
+					}
+				}
+			}
+			for _, x := range replicas {
+				x.check(t)
+			}
+		})
+	}
+}
+
+// check is what holds of an index at any time: its books are right.
+func (x *Index) check(t *testing.T) {
+	t.Helper()
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var bytes int64
+	leftOut, listed := 0, 0
+	for _, e := range x.held.ratings {
+		bytes += e.size()
+		listed += len(lists(e))
+		if !e.Usable() {
+			leftOut++
+		}
+	}
+	bytes += ownerSize * int64(len(x.held.prompts.of)+len(x.held.responses.of))
+	for _, list := range x.groups {
+		listed -= len(list)
+	}
+	if bytes != x.held.bytes || leftOut != x.held.leftOut || listed != 0 {
+		t.Errorf("bytes %d and not %d, left out %d and not %d, listed too few times %d", x.held.bytes, bytes, x.held.leftOut, leftOut, listed)
+	}
+}
+
+// editor edits everything that an example can depend on, and notes what the stream
+// would tell of it.
+type editor struct {
+	*rig
+	rand   *rand.Rand
+	schema sandbox.Schema
+	news   News
+}
+
+func (e *editor) pick(of ...string) string { return of[e.rand.IntN(len(of))] }
+
+func (e *editor) once() {
+	key := fmt.Sprintf("it's \"%d\"\\é", e.rand.IntN(30))
+	id := fmt.Sprintf("R%d'", e.rand.IntN(60))
+	text := e.pick("", " ", "p", "a \u2028 <b>\x01", "größe", strings.Repeat("x", 3000)) + fmt.Sprint(e.rand.IntN(3))
+	if e.rand.IntN(4) == 0 {
+		text = e.pick("", " \n")
+	}
+	gold := e.rand.IntN(3) > 0
+	philosopher, domain := e.pick("p@x", "q'@x"), e.pick("d", "D")
+	switch n := e.rand.IntN(12); {
+	case n < 3:
+		e.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain, label_studio_task_id, created_at)
+			VALUES ($1, $2, 'conquest_analysis', $3, $4, $5, $6, $7::timestamp)
+			ON CONFLICT (id) DO UPDATE SET conquest_analysis_id = $2, is_gold_star = $3, philosopher = $4, domain = $5, label_studio_task_id = $6, created_at = $7::timestamp`,
+			id, key, gold, philosopher, domain, e.rand.IntN(40), []any{nil, "infinity", "-infinity", "2026-01-01", "2026-01-01", "2026-01-02 03:04:05.678901"}[e.rand.IntN(6)])
+		e.news.Ratings = append(e.news.Ratings, id)
+	case n < 4:
+		e.exec(`UPDATE ml_analysis_rating SET is_gold_star = NOT COALESCE(is_gold_star, false) WHERE id = $1`, id)
+		e.news.Ratings = append(e.news.Ratings, id)
+	case n < 5:
+		e.exec(`DELETE FROM ml_analysis_rating WHERE id = $1`, id)
+		e.news.Ratings = append(e.news.Ratings, id)
+	case n < 7:
+		e.exec(`INSERT INTO "Conquest" (id, "conquestType", philosopher, domain) VALUES ($1, (jsonb_populate_record(NULL::"Conquest", jsonb_build_object('conquestType', $2::text))).`+
+			`"conquestType", 'p', 'd') ON CONFLICT (id) DO UPDATE SET "conquestType" = EXCLUDED."conquestType"`, key, []any{nil, "DESIGN_REVIEW", "MARKET_RESEARCH"}[e.rand.IntN(3)])
+		e.news.Conquests = append(e.news.Conquests, key)
+	case n < 8:
+		e.exec(`DELETE FROM "Conquest" WHERE id = $1`, key)
+		e.news.Conquests = append(e.news.Conquests, key)
+	case n < 10 && e.schema.Texts:
+		table, into := "conquest_prompt", &e.news.Prompts
+		if e.rand.IntN(2) == 0 {
+			table, into = "conquest_response", &e.news.Responses
+		}
+		if id = "of " + id; e.rand.IntN(4) == 0 {
+			e.exec(`DELETE FROM `+table+` WHERE id = $1`, id)
+		} else {
+			e.exec(`INSERT INTO `+table+` VALUES ($1, $2, jsonb_build_object('prompt', $3::text, 'response', $3::text, 'system_prompt', $4::text))
+				ON CONFLICT (id) DO UPDATE SET conquest_analysis_id = EXCLUDED.conquest_analysis_id, data = EXCLUDED.data`, id, key, text, e.pick("", "be brief"))
+		}
+		*into = append(*into, id)
+	case n < 11: // the trigger tells
+		task := e.rand.IntN(40)
+		e.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun) VALUES ($1, $2, 1, 'union') ON CONFLICT DO NOTHING`, task, key)
+		messages := e.pick("", `[{"role":"system","content":"S"},{"role":"user","content":"u"}]`, `[{"role":"user","content":"u"},{"role":"assistant","content":"v"},{"role":"user","content":"w"}]`)
+		e.exec(`INSERT INTO reconciler.task_text (task_id, key, prompt, messages, response, system, corrected, annotation_id, annotated_at)
+			SELECT task_id, key, $2, $3, $4, $5, $6, 1, now() FROM reconciler.edge WHERE task_id = $1
+			ON CONFLICT (task_id) DO UPDATE SET prompt = $2, messages = $3, response = $4, system = $5, corrected = $6`,
+			task, text, messages, e.pick("", "the task's"), e.pick("", "sys"), e.pick("", "", "corrected"))
+	default:
+		e.exec(`DELETE FROM reconciler.edge WHERE task_id = $1`, e.rand.IntN(40))
+	}
+}
+
+func (e *editor) queries() (all []Query) {
+	for _, p := range []string{"p@x", "q'@x", "nobody"} {
+		for _, d := range []string{"d", "D"} {
+			for _, kind := range []string{"", "design_review", "Market_Research", "x"} {
+				all = append(all, Query{Philosopher: p, Domain: d, Type: kind, Limit: 1 + e.rand.IntN(7)})
+			}
+		}
+	}
+	return all
+}

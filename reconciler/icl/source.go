@@ -1,0 +1,255 @@
+package icl
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// statementTimeout bounds what reads whole tables: the warm-up, and an export.
+	statementTimeout = 2 * time.Minute
+	maxConns         = 6
+	// maxText is what a turn keeps at most, too. A text that is longer counts as none.
+	maxText = 8 << 20
+	// maxChunk bounds how many ratings are looked at in one round trip of a page.
+	maxChunk = 1000
+)
+
+// Source reads examples from Aristotle's database and our schema in it. It is safe
+// for concurrent use.
+type Source struct {
+	pool   *pgxpool.Pool
+	schema string
+}
+
+// Open connects as the ordinary role when first asked: it returns an error only where
+// the URL cannot be read. The connections are its own, since these statements read many
+// rows and are to be planned for what they find, unlike the ledger's.
+func Open(ctx context.Context, url, schema string) (*Source, error) {
+	conf, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	conf.MaxConns = maxConns
+	for name, value := range map[string]string{
+		"search_path":       pgx.Identifier{schema}.Sanitize(),
+		"timezone":          "UTC",
+		"statement_timeout": fmt.Sprint(statementTimeout.Milliseconds()),
+		// What is written here is news for the other replicas, worth nothing after a crash.
+		"synchronous_commit": "off",
+		"jit":                "off",
+	} {
+		conf.ConnConfig.RuntimeParams[name] = value
+	}
+	if conf.ConnConfig.RuntimeParams["application_name"] == "" {
+		conf.ConnConfig.RuntimeParams["application_name"] = "reconciler examples"
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, conf)
+	if err != nil {
+		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
+	}
+	return &Source{pool: pool, schema: schema}, nil
+}
+
+// Close waits for what is under way and closes all connections.
+func (s *Source) Close() { s.pool.Close() }
+
+// atSQL is a rating's place in time as a number. Not every timestamp is one: what was
+// left out is the oldest, and the infinities stand at the ends.
+const atSQL = `COALESCE(LEAST(GREATEST(extract(epoch FROM r.created_at) * 1000000, -9e18), 9e18), -9.1e18)::bigint`
+
+// goldSQL reads gold ratings with their conquests' types.
+const goldSQL = `
+	SELECT r.id, r.conquest_analysis_id, r.philosopher, r.domain, COALESCE(c."conquestType"::text, '') AS type, ` + atSQL + ` AS at,
+	       COALESCE(r.label_studio_task_id, 0) AS task
+	FROM public.ml_analysis_rating r LEFT JOIN public."Conquest" c ON c.id = r.conquest_analysis_id
+	WHERE r.is_gold_star`
+
+// toldSQL reads those of some ratings that are gold.
+const toldSQL = goldSQL + ` AND r.id = ANY($1)`
+
+// ratingsSQL reads them in the order of examples. The zero value of a parameter
+// restricts nothing; the limit's is NULL.
+const ratingsSQL = `
+	SELECT * FROM (` + goldSQL + ` AND ($1::text = '' OR r.philosopher = $1) AND ($2::text = '' OR r.domain = $2)
+		AND ($6::timestamp IS NULL OR r.created_at >= $6) AND ($7::timestamp IS NULL OR r.created_at < $7)
+	) g
+	WHERE ($3::text = '' OR lower(type COLLATE "C") = $3)
+	  AND ($4::bigint IS NULL OR at < $4 OR at = $4 AND id COLLATE "C" > $5::text)
+	ORDER BY at DESC, id COLLATE "C" LIMIT $8`
+
+// scanRatings hands over the ratings that a statement returns.
+func scanRatings(rows pgx.Rows, each func(Rating)) error {
+	var r Rating
+	_, err := pgx.ForEachRow(rows, []any{&r.ID, &r.Key, &r.Philosopher, &r.Domain, &r.Type, &r.At, &r.Task}, func() error {
+		each(r)
+		return nil
+	})
+	return err
+}
+
+// tables says which of the tables are there that only some installations have.
+type tables struct{ prompts, responses, texts bool }
+
+// queueTables adds to a batch that t is filled in.
+func queueTables(b *pgx.Batch, t *tables) {
+	b.Queue(`SELECT to_regclass('public.conquest_prompt') IS NOT NULL, to_regclass('public.conquest_response') IS NOT NULL,
+			to_regclass('task_text') IS NOT NULL`).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&t.prompts, &t.responses, &t.texts) })
+}
+
+// Examples answers a query. Its errors are ErrCursor and ErrOtherCursor, and the
+// database's.
+func (s *Source) Examples(ctx context.Context, q Query) (Page, error) {
+	after, err := q.after()
+	if err != nil {
+		return Page{}, err
+	}
+	var page Page
+	gap := 0 // left out since the last example
+	// Usable or not is known when the texts are read: a few more until the page is full,
+	// and one, to know whether it goes on.
+	for chunk := q.Limit + 1; ; chunk = min(2*chunk, maxChunk) {
+		ratings, have, err := s.ratings(ctx, q, after, chunk)
+		if err != nil {
+			return Page{}, fmt.Errorf("read gold ratings: %w", err)
+		}
+		all, err := readTexts(ctx, s.pool, have, byConquest(ratings))
+		if err != nil {
+			return Page{}, fmt.Errorf("read the texts of examples: %w", err)
+		}
+		for _, r := range ratings {
+			e := example(r, all[r.Key])
+			switch {
+			case !e.Usable():
+				gap++
+				continue
+			case len(page.Examples) == q.Limit:
+				page.Next = q.cursor(&page.Examples[q.Limit-1].Rating)
+				return page, nil
+			}
+			page.Examples = append(page.Examples, e)
+			page.LeftOut, gap = page.LeftOut+gap, 0
+		}
+		if len(ratings) < chunk {
+			page.LeftOut += gap
+			return page, nil
+		}
+		end := ratings[len(ratings)-1]
+		after = &place{end.At, end.ID}
+	}
+}
+
+// ratings reads the next of a query's ratings.
+func (s *Source) ratings(ctx context.Context, q Query, after *place, limit int) (ratings []Rating, have tables, err error) {
+	var at *int64
+	var id string
+	if after != nil {
+		at, id = &after.at, after.id
+	}
+	b := &pgx.Batch{}
+	queueTables(b, &have)
+	b.Queue(ratingsSQL, q.Philosopher, q.Domain, fold(q.Type), at, id, nil, nil, limit).Query(func(rows pgx.Rows) error {
+		return scanRatings(rows, func(r Rating) { ratings = append(ratings, r) })
+	})
+	return ratings, have, s.pool.SendBatch(ctx, b).Close()
+}
+
+// wanted are the rows of the text tables to be read: by conquest, or, where it is
+// known which they are, by their own ids. There may be no index on the former.
+type wanted struct {
+	conquests          []string
+	byID               bool
+	prompts, responses []string
+}
+
+func byConquest(ratings []Rating) wanted {
+	seen := map[string]bool{}
+	var w wanted
+	for _, r := range ratings {
+		if !seen[r.Key] {
+			seen[r.Key] = true
+			w.conquests = append(w.conquests, r.Key)
+		}
+	}
+	w.prompts, w.responses = w.conquests, w.conquests
+	return w
+}
+
+// sender is a pool or a transaction.
+type sender interface {
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
+// readTexts reads what is stored of conquests, by conquest, in one round trip.
+func readTexts(ctx context.Context, db sender, have tables, w wanted) (map[string]texts, error) {
+	b := &pgx.Batch{}
+	all := queueTexts(b, have, w)
+	return all, db.SendBatch(ctx, b).Close()
+}
+
+// queueTexts adds to a batch that texts are read into the map that it returns.
+func queueTexts(b *pgx.Batch, have tables, w wanted) map[string]texts {
+	all := make(map[string]texts, len(w.conquests))
+	column := "conquest_analysis_id"
+	if w.byID {
+		column = "id"
+	}
+	if have.prompts && len(w.prompts) > 0 {
+		b.Queue(`SELECT conquest_analysis_id, `+short("data->>'prompt'")+`, `+short("data->>'system_prompt'")+`
+			FROM public.conquest_prompt WHERE `+column+` = ANY($1) ORDER BY id COLLATE "C"`, w.prompts).Query(func(rows pgx.Rows) error {
+			var key string
+			var p prompt
+			_, err := pgx.ForEachRow(rows, []any{&key, &p.text, &p.system}, func() error {
+				t := all[key]
+				t.prompts = append(t.prompts, p)
+				all[key] = t
+				return nil
+			})
+			return err
+		})
+	}
+	if have.responses && len(w.responses) > 0 {
+		b.Queue(`SELECT conquest_analysis_id, `+short("data->>'response'")+`
+			FROM public.conquest_response WHERE `+column+` = ANY($1) ORDER BY id COLLATE "C"`, w.responses).Query(func(rows pgx.Rows) error {
+			var key, text string
+			_, err := pgx.ForEachRow(rows, []any{&key, &text}, func() error {
+				t := all[key]
+				t.responses = append(t.responses, text)
+				all[key] = t
+				return nil
+			})
+			return err
+		})
+	}
+	if have.texts && len(w.conquests) > 0 {
+		queueTaskTexts(b, w.conquests, all)
+	}
+	return all
+}
+
+// short is a text, ” where there is none or it is too long.
+func short(text string) string {
+	return fmt.Sprintf(`CASE WHEN octet_length(%s) <= %d THEN %[1]s ELSE '' END`, text, maxText)
+}
+
+func queueTaskTexts(b *pgx.Batch, keys []string, all map[string]texts) {
+	b.Queue(`SELECT key, task_id, COALESCE(prompt, ''), COALESCE(messages, ''), COALESCE(response, ''), COALESCE(system, ''),
+			COALESCE(corrected, ''), COALESCE(annotation_id, 0), COALESCE(annotated_at, 'epoch')
+		FROM task_text WHERE key = ANY($1)`, keys).Query(func(rows pgx.Rows) error {
+		var key string
+		var t taskText
+		_, err := pgx.ForEachRow(rows, []any{&key, &t.task, &t.prompt, &t.messages, &t.response, &t.system, &t.corrected,
+			&t.annotation, &t.annotatedAt}, func() error {
+			of := all[key]
+			of.tasks = append(of.tasks, t)
+			all[key] = of
+			return nil
+		})
+		return err
+	})
+}
