@@ -78,8 +78,39 @@ func (c claims) lifetime() time.Duration {
 	return time.Duration((c.Expires - c.IssuedAt) * float64(time.Second))
 }
 
+// TokenInfo is what a token tells of itself.
+type TokenInfo struct {
+	Personal bool      // a personal access token; else a legacy token, which tells nothing more
+	Issued   time.Time // on Label Studio's clock; zero where the token does not say
+	Expires  time.Time // the same
+}
+
+// Token tells what is known of the client's token without asking Label Studio.
+func (c *Client) Token() TokenInfo {
+	a := c.auth.Load()
+	claims, _ := parseClaims(a.token)
+	return TokenInfo{Personal: a.personal, Issued: unix(claims.IssuedAt), Expires: unix(claims.Expires)}
+}
+
+func unix(seconds float64) time.Time {
+	if seconds <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(seconds), 0)
+}
+
+// SetToken replaces the token, of which requests under way know nothing. An error leaves the old one.
+func (c *Client) SetToken(token string) error {
+	a, err := newAuth(strings.TrimSpace(token))
+	if err != nil {
+		return fmt.Errorf("read Label Studio's token: %w", err)
+	}
+	c.auth.Store(a)
+	return nil
+}
+
 // header returns the value of the Authorization header, with an access token that is good for a while yet.
-func (a *auth) header(ctx context.Context, refresh func(context.Context) (string, error)) (string, error) {
+func (a *auth) header(ctx context.Context, refresh func(ctx context.Context, token string) (string, error)) (string, error) {
 	if !a.personal {
 		return "Token " + a.token, nil
 	}
@@ -97,7 +128,7 @@ func (a *auth) header(ctx context.Context, refresh func(context.Context) (string
 		return "Bearer " + access, failure // somebody else asked while we waited
 	}
 	asked := time.Now()
-	access, err := refresh(ctx)
+	access, err := refresh(ctx, a.token)
 	a.remember(access, asked, err, ctx.Err() != nil)
 	return "Bearer " + access, err
 }
@@ -154,8 +185,8 @@ func (a *auth) redact(answer []byte, authorization string) []byte {
 }
 
 // refresh asks for an access token. It is a read: nothing changes there, and repeating it is harmless.
-func (c *Client) refresh(ctx context.Context) (string, error) {
-	body, err := json.Marshal(map[string]string{"refresh": c.auth.token})
+func (c *Client) refresh(ctx context.Context, token string) (string, error) {
+	body, err := json.Marshal(map[string]string{"refresh": token})
 	if err != nil {
 		return "", fmt.Errorf("encode the token: %w", err)
 	}

@@ -72,14 +72,15 @@ type Request struct {
 // of Label Studio does no more than one at a time, and parallel ones make its column counters drift).
 type Client struct {
 	base        *url.URL
-	auth        *auth
+	auth        atomic.Pointer[auth]
 	read, write time.Duration
 	observe     func(Request)
 
 	pooled, fresh http.RoundTripper // the same one where the caller brought its own
 	traced        bool              // the transport is ours: that no connection was got is proof that nothing was sent
 	runserver     atomic.Bool       // the last answer came from Django's development server
-	turn          chan struct{}     // held by the one write that is under way
+	clock         atomic.Pointer[ClockReading]
+	turn          chan struct{} // held by the one write that is under way
 }
 
 // New checks the options and returns a client; it makes no request.
@@ -93,10 +94,11 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("read Label Studio's token: %w", err)
 	}
 	c := &Client{
-		base: base, auth: credentials, observe: o.Observe,
+		base: base, observe: o.Observe,
 		read: orDefault(o.ReadTimeout, DefaultReadTimeout), write: orDefault(o.WriteTimeout, DefaultWriteTimeout),
 		pooled: o.Transport, fresh: o.Transport, turn: make(chan struct{}, 1),
 	}
+	c.auth.Store(credentials)
 	if o.Transport == nil {
 		c.pooled, c.fresh, c.traced = newTransport(true), newTransport(false), true
 	}
@@ -104,6 +106,18 @@ func New(o Options) (*Client, error) {
 		c.observe = func(Request) {}
 	}
 	return c, nil
+}
+
+// ClockReading is how far another clock is ahead of ours, and how exact that is known: a Date header has whole seconds, and the
+// request's way is in it.
+type ClockReading struct{ Ahead, Within time.Duration }
+
+// Clock returns what the last answer told of Label Studio's clock, and whether one did.
+func (c *Client) Clock() (reading ClockReading, known bool) {
+	if r := c.clock.Load(); r != nil {
+		return *r, true
+	}
+	return ClockReading{}, false
 }
 
 // CloseIdleConnections closes the connections that wait for another request.

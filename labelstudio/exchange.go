@@ -112,15 +112,16 @@ func (c *Client) authorized(ctx context.Context, r call) ([]byte, error) {
 	if r.anonymous {
 		return c.exchange(ctx, r, "")
 	}
-	header, err := c.auth.header(ctx, c.refresh)
+	auth := c.auth.Load()
+	header, err := auth.header(ctx, c.refresh)
 	if err != nil {
 		return nil, notSent(r.op, err)
 	}
 	body, err := c.exchange(ctx, r, header)
-	if statusOf(err) != http.StatusUnauthorized || !c.auth.expired(header) || !r.isRead() {
+	if statusOf(err) != http.StatusUnauthorized || !auth.expired(header) || !r.isRead() {
 		return body, err
 	}
-	if header, err = c.auth.header(ctx, c.refresh); err != nil {
+	if header, err = auth.header(ctx, c.refresh); err != nil {
 		return nil, notSent(r.op, err)
 	}
 	return c.exchange(ctx, r, header)
@@ -145,11 +146,11 @@ func (c *Client) exchange(ctx context.Context, r call, authorization string) (bo
 	}
 	defer resp.Body.Close()
 	code = strconv.Itoa(resp.StatusCode)
-	c.learn(resp)
+	c.learn(resp, begin)
 
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		text, _ := readLimited(resp.Body, maxErrorBody) // half an explanation is better than none
-		return nil, statusError(r.op, resp, c.auth.redact(text, authorization))
+		return nil, statusError(r.op, resp, c.auth.Load().redact(text, authorization))
 	}
 	if body, err = readLimited(resp.Body, r.maxBody); err != nil {
 		return nil, &Error{Op: r.op, Status: resp.StatusCode, cut: true, Err: fmt.Errorf("read the answer: %w", err)}
@@ -186,7 +187,10 @@ func (c *Client) transport(r call) http.RoundTripper {
 	return c.pooled
 }
 
-func (c *Client) learn(resp *http.Response) {
+func (c *Client) learn(resp *http.Response, asked time.Time) {
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		c.clock.Store(&ClockReading{Ahead: time.Until(date), Within: time.Second + time.Since(asked)})
+	}
 	is := strings.HasPrefix(resp.Header.Get("Server"), "WSGIServer")
 	if was := c.runserver.Swap(is); is && !was {
 		c.CloseIdleConnections()

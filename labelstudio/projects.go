@@ -18,14 +18,31 @@ type Project struct {
 	ID         int64  `json:"id"`
 	Title      string `json:"title"`
 	TaskNumber int    `json:"task_number"` // how many tasks it has; 0 where the answer does not say
+	// LabelConfig is the XML of the labeling interface; [Client.LabelConfigs] alone asks for it.
+	LabelConfig string `json:"label_config"`
 }
+
+// The keys that a page of projects is asked for. A configuration can have some kilobytes.
+const (
+	projectKeys = "id,title,task_number"
+	configKeys  = projectKeys + ",label_config"
+)
 
 // Projects returns all projects that the token's user can see, page by page.
 func (c *Client) Projects(ctx context.Context) ([]Project, error) {
+	return c.projects(ctx, projectKeys)
+}
+
+// LabelConfigs returns the same with their labeling interfaces.
+func (c *Client) LabelConfigs(ctx context.Context) ([]Project, error) {
+	return c.projects(ctx, configKeys)
+}
+
+func (c *Client) projects(ctx context.Context, keys string) ([]Project, error) {
 	var all []Project
 	seen := make(map[int64]bool) // one that is made meanwhile moves others to the next page
 	for number := 1; ; number++ {
-		results, more, err := c.projectPage(ctx, number)
+		results, more, err := c.projectPage(ctx, keys, number)
 		if number > 1 && IsNotFound(err) {
 			return all, nil // deleted meanwhile: there is no such page any more
 		}
@@ -44,9 +61,9 @@ func (c *Client) Projects(ctx context.Context) ([]Project, error) {
 	}
 }
 
-func (c *Client) projectPage(ctx context.Context, number int) (results []Project, more bool, err error) {
+func (c *Client) projectPage(ctx context.Context, keys string, number int) (results []Project, more bool, err error) {
 	body, err := c.do(ctx, call{op: OpProjects, method: http.MethodGet, path: "/api/projects/", maxBody: maxSmallBody, query: url.Values{
-		"page": {strconv.Itoa(number)}, "page_size": {strconv.Itoa(projectPage)}, "include": {"id,title,task_number"},
+		"page": {strconv.Itoa(number)}, "page_size": {strconv.Itoa(projectPage)}, "include": {keys},
 	}})
 	if err != nil {
 		return nil, false, err

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/aristotle/reconciler/aristotle"
 )
 
 // look reads from the catalog what [planSetup] has to know. It changes nothing.
@@ -92,7 +94,7 @@ func passwordRight(ctx context.Context, conn *pgx.Conn, l login, super bool) (bo
 }
 
 func lookTables(ctx context.Context, conn *pgx.Conn, _ wish, f *facts) error {
-	names := slices.Concat(requiredTables(), optionalTables())
+	names := slices.Concat(aristotle.RequiredTables(), aristotle.OptionalTables())
 	rows, err := conn.Query(ctx, `
 		SELECT c.relname, c.relkind::text, c.relreplident::text,
 		       ARRAY(SELECT a.attname::text
@@ -131,7 +133,7 @@ func lookRights(ctx context.Context, conn *pgx.Conn, w wish, f *facts) error {
 	for i, t := range f.tables {
 		names[i] = t.name
 	}
-	// The texts are those of grant.privilege.
+	// The texts are those of [privilege].
 	rows, err := conn.Query(ctx, `
 		WITH t AS (SELECT oid, relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname = ANY ($2::text[]))
 		SELECT 'USAGE public' WHERE has_schema_privilege($1, 'public', 'USAGE')

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/aristotle/reconciler/aristotle"
 )
 
 // login is a role that a URL names, with the password that it gives; verifier is made from it ("" without a password).
@@ -33,7 +35,7 @@ type facts struct {
 	tables       []table
 	schemaOwner  string   // "" where our schema does not exist
 	ownerMember  bool     // whether the admin may make something the ordinary role's
-	privileges   []string // what the ordinary role may do, as [grant.privilege] writes it
+	privileges   []string // what the ordinary role may do, as [privilege] writes it
 	publication  publication
 	connectRoles []string // roles of the wish that may connect to the database
 }
@@ -66,34 +68,13 @@ type statement struct {
 	step     bool   // whether to tell it as something that was done
 }
 
-// grant is a right of the ordinary role.
-type grant struct{ table, right, column string }
-
 // privilege writes a right as one text, to be compared with what [look] found.
-func (g grant) privilege() string {
-	if g.column != "" {
-		return g.right + " " + g.table + "." + g.column
+func privilege(r aristotle.Right) string {
+	if r.Column != "" {
+		return r.Verb + " " + r.Table + "." + r.Column
 	}
-	return g.right + " " + g.table
+	return r.Verb + " " + r.Table
 }
-
-// rights are what the contract gives the ordinary role on a table, and no more.
-func rights(tableName string) []grant {
-	g := []grant{{table: tableName, right: "SELECT"}}
-	switch tableName {
-	case "Conquest":
-		for _, column := range []string{"result", "useAsExample", "evaluatedBy", "evaluatedAt", "updatedAt"} {
-			g = append(g, grant{tableName, "UPDATE", column})
-		}
-	case "ml_analysis_rating":
-		g = append(g, grant{table: tableName, right: "INSERT"}, grant{table: tableName, right: "UPDATE"})
-	}
-	return g
-}
-
-// requiredTables must be there; optionalTables are in some installations only.
-func requiredTables() []string { return []string{"Conquest", "ml_analysis_rating"} }
-func optionalTables() []string { return []string{"conquest_prompt", "conquest_response"} }
 
 // planSetup compares wish and facts: what has to run, in order, or the findings that forbid running anything.
 func planSetup(w wish, f facts) (statements []statement, findings []string) {
@@ -116,7 +97,7 @@ func setupFindings(w wish, f facts) (findings []string) {
 	if f.version < 150000 {
 		add("PostgreSQL %d is too old: it must be 15 or newer", f.version/10000)
 	}
-	for _, name := range requiredTables() {
+	for _, name := range aristotle.RequiredTables() {
 		if !slices.ContainsFunc(f.tables, func(t table) bool { return t.name == name }) {
 			add("database %q has no table public.%s: is it the application's, and have its migrations run?", f.database, ident(name))
 		}
@@ -206,13 +187,13 @@ func planRights(w wish, f facts) (statements []statement) {
 	for _, t := range f.tables {
 		var items []string
 		var columns []string
-		for _, g := range rights(t.name) {
+		for _, g := range aristotle.Rights(t.name) {
 			switch {
-			case slices.Contains(f.privileges, g.privilege()):
-			case g.column != "":
-				columns = append(columns, ident(g.column))
+			case slices.Contains(f.privileges, privilege(g)):
+			case g.Column != "":
+				columns = append(columns, ident(g.Column))
 			default:
-				items = append(items, g.right)
+				items = append(items, g.Verb)
 			}
 		}
 		if len(columns) > 0 {
