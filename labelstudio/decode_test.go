@@ -74,6 +74,10 @@ func TestRecordedTask(t *testing.T) {
 // TestRecordedBodies decodes every other recorded body and looks at what distinguishes it.
 func TestRecordedBodies(t *testing.T) {
 	t.Parallel()
+	config, err := os.ReadFile("sandbox/label_config.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
 	task := func(body []byte) (any, error) {
 		var v Task
 		err := json.Unmarshal(body, &v)
@@ -162,8 +166,8 @@ func TestRecordedBodies(t *testing.T) {
 		{"annotations_created.json", hookNotes, []any{true, "gold_star", UserRef{}}},
 		{"tasks_created.json", hookTasks, []any{3, false}},
 		{"project_list.json", projects, []any{[]Project{{ID: 12, Title: "Conquests", TaskNumber: 3}, {ID: 11, Title: "Conquests", TaskNumber: 0}}, true}},
-		{"project_list_full.json", projects, []any{[]Project{{ID: 12, Title: "Conquests", TaskNumber: 3}}, true}},
-		{"project_create.json", project, Project{ID: 12, Title: "Conquests", TaskNumber: 0}},
+		{"project_list_full.json", projects, []any{[]Project{{ID: 12, Title: "Conquests", TaskNumber: 3, LabelConfig: strings.TrimSpace(string(config))}}, true}},
+		{"project_create.json", project, Project{ID: 12, Title: "Conquests", LabelConfig: strings.TrimSpace(string(config))}},
 		{"whoami.json", user, sync},
 		{"user_get.json", user, sync},
 		{"users_list.json", users, []User{sync}},

@@ -61,7 +61,7 @@ func needs(command string) []string {
 	switch command {
 	case "run":
 		return []string{"ARISTOTLE_DATABASE_URL", "LABEL_STUDIO_API_KEY"}
-	case "setup":
+	case "setup", "doctor":
 		return []string{"ARISTOTLE_DATABASE_URL"}
 	}
 	return nil

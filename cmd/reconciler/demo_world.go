@@ -62,7 +62,8 @@ func (d *demo) stop() error {
 
 func (d *demo) startPostgres(ctx context.Context) error {
 	return d.screen.during("PostgreSQL", func() (string, error) {
-		server, err := sandbox.Start(ctx, sandbox.Options{Port: int(d.cmd.PostgresPort), Log: d.screen.note})
+		server, err := sandbox.Start(ctx, sandbox.Options{Port: int(d.cmd.PostgresPort), Log: d.screen.note,
+			Settings: map[string]string{"max_slot_wal_keep_size": "1GB"}})
 		if err != nil {
 			return "", err
 		}

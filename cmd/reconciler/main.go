@@ -20,9 +20,10 @@ import (
 
 // commands is the command line: one command, one field, one file.
 type commands struct {
-	Run   RunCmd   `cmd:"" help:"The daemon: keeps both sides equal until it is told to stop."`
-	Demo  DemoCmd  `cmd:"" help:"Everything on this machine with nothing to prepare: shows each flow, then keeps running."`
-	Setup SetupCmd `cmd:"" help:"Create what the daemon needs in Aristotle's PostgreSQL. Again and again is harmless."`
+	Run    RunCmd    `cmd:"" help:"The daemon: keeps both sides equal until it is told to stop."`
+	Demo   DemoCmd   `cmd:"" help:"Everything on this machine with nothing to prepare: shows each flow, then keeps running."`
+	Setup  SetupCmd  `cmd:"" help:"Create what the daemon needs in Aristotle's PostgreSQL. Again and again is harmless."`
+	Doctor DoctorCmd `cmd:"" help:"Check everything that the daemon stands on; each finding with its remedy."`
 }
 
 func main() {

@@ -38,9 +38,9 @@ func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger) error {
 
 // The times of the daemon.
 const (
-	startLimit    = 30 * time.Second // until the database must have answered at the start
-	shutdownLimit = 5 * time.Second  // for requests that are under way at a stop
-	againAfter    = 2 * time.Second  // between two tries to lead
+	startLimit    = time.Minute     // until everything must have been looked at and prepared
+	shutdownLimit = 5 * time.Second // for requests that are under way at a stop
+	againAfter    = 2 * time.Second // between two tries to lead
 )
 
 // daemon is the parts in the order in which they are made and started; they stop in
@@ -85,13 +85,13 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 	b := readBuild()
 	metrics.BuildInfo(d.registry, b.Version, b.Revision, b.Go)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := d.examine(ctx); err != nil {
+		return nil, err
+	}
 	if d.ledger, err = ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
 		return nil, hinted{withoutDSN(err), fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
 	}
 	if err := d.ledger.Migrate(ctx); err != nil {
-		return nil, err
-	}
-	if err := d.openStudio(ctx); err != nil {
 		return nil, err
 	}
 	return d, d.assemble()
@@ -105,26 +105,31 @@ func listen(at Address, setting string) (net.Listener, error) {
 	return l, nil
 }
 
-// openStudio refuses a token that Label Studio refuses. A Label Studio that does not
-// answer is waited for by the worker.
-func (d *daemon) openStudio(ctx context.Context) (err error) {
-	d.studio, err = labelstudio.New(labelstudio.Options{
-		URL: string(d.cfg.LabelStudioURL), Token: string(d.cfg.LabelStudioAPIKey), Observe: d.observe,
-	})
+// examine is `reconciler doctor` before the start: what is fatal ends it, all of it told at once, the rest is logged. A Label
+// Studio that does not answer is waited for.
+func (d *daemon) examine(ctx context.Context) error {
+	p, err := patient(d.cfg, d.log, d.observe)
 	if err != nil {
 		return err
 	}
-	user, err := d.studio.Whoami(ctx)
-	switch {
-	case labelstudio.IsAuth(err):
-		return hinted{err, "Label Studio refuses LABEL_STUDIO_API_KEY: make a new token under Account & Settings."}
-	case err != nil:
-		d.log.WarnContext(ctx, "Label Studio does not answer: waiting for it", "url", d.cfg.LabelStudioURL, "error", err)
-	default:
-		d.metrics.LabelStudioUp.Set(1)
-		d.log.InfoContext(ctx, "Label Studio answers", "url", d.cfg.LabelStudioURL, "user", user.Email)
+	d.studio = p.Studio
+	ups := reconciler.ExamineStart(ctx, p)
+	for _, up := range ups {
+		for _, f := range up.Findings {
+			if f.Severity == reconciler.Warning {
+				d.log.WarnContext(ctx, f.What, "why", f.Why, "mend", f.Mend)
+			}
+		}
+		switch {
+		case up.Check != "label studio":
+		case up.Err != nil:
+			d.log.WarnContext(ctx, "Label Studio does not answer: waiting for it", "url", d.cfg.LabelStudioURL, "error", up.Err)
+		case len(up.Findings) == 0 || up.Findings[0].Severity != reconciler.Fatal:
+			d.metrics.LabelStudioUp.Set(1)
+			d.log.InfoContext(ctx, "Label Studio answers", "url", d.cfg.LabelStudioURL, "is", up.Fact)
+		}
 	}
-	return nil
+	return reconciler.Fatalities(ups)
 }
 
 func (d *daemon) observe(r labelstudio.Request) {

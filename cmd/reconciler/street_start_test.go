@@ -33,12 +33,12 @@ func TestStartRefused(t *testing.T) {
 		env  []string
 		want []string
 	}{
-		"unknown token":       {[]string{"LABEL_STUDIO_API_KEY=nonsense"}, []string{"Label Studio refuses LABEL_STUDIO_API_KEY", "make a new token"}},
-		"expired token":       {[]string{"LABEL_STUDIO_API_KEY=" + personal}, []string{"Label Studio refuses LABEL_STUDIO_API_KEY", "make a new token"}},
-		"no such database":    {[]string{"ARISTOTLE_DATABASE_URL=" + otherDatabase(t, s.cfg.AristotleDatabaseURL), "ARISTOTLE_REPLICATION_URL=" + otherDatabase(t, s.cfg.AristotleReplicationURL)}, []string{"does not exist", "Check ARISTOTLE_DATABASE_URL"}},
+		"unknown token":       {[]string{"LABEL_STUDIO_API_KEY=nonsense"}, []string{"Label Studio refuses LABEL_STUDIO_API_KEY", "Make a new token"}},
+		"expired token":       {[]string{"LABEL_STUDIO_API_KEY=" + personal}, []string{"Label Studio refuses LABEL_STUDIO_API_KEY", "Make a new token"}},
+		"no such database":    {[]string{"ARISTOTLE_DATABASE_URL=" + otherDatabase(t, s.cfg.AristotleDatabaseURL), "ARISTOTLE_REPLICATION_URL=" + otherDatabase(t, s.cfg.AristotleReplicationURL)}, []string{"does not exist", "Correct the database's name in ARISTOTLE_DATABASE_URL"}},
 		"another's database":  {[]string{"ARISTOTLE_DATABASE_URL=" + string(bare.AristotleDatabaseURL), "ARISTOTLE_REPLICATION_URL=" + string(bare.AristotleReplicationURL)}, []string{"reconciler setup"}},
-		"wrong password":      {[]string{"ARISTOTLE_DATABASE_URL=" + wrongPassword(t, s.cfg.AristotleDatabaseURL)}, []string{"password authentication failed", "Check ARISTOTLE_DATABASE_URL"}},
-		"replication's":       {[]string{"ARISTOTLE_REPLICATION_URL=" + wrongPassword(t, s.cfg.AristotleReplicationURL)}, []string{"password authentication failed", "replication URL"}},
+		"wrong password":      {[]string{"ARISTOTLE_DATABASE_URL=" + wrongPassword(t, s.cfg.AristotleDatabaseURL)}, []string{"password authentication failed", "Correct the password in ARISTOTLE_DATABASE_URL"}},
+		"replication's":       {[]string{"ARISTOTLE_REPLICATION_URL=" + wrongPassword(t, s.cfg.AristotleReplicationURL)}, []string{"password authentication failed", "Correct the password in ARISTOTLE_REPLICATION_URL"}},
 		"two databases":       {[]string{"ARISTOTLE_REPLICATION_URL=" + otherDatabase(t, s.cfg.AristotleReplicationURL)}, []string{"must name the same"}},
 		"no such publication": {[]string{"RECONCILER_PUBLICATION=nobodys"}, []string{`publication "nobodys"`, "reconciler setup"}},
 		"no such schema":      {[]string{"RECONCILER_SCHEMA=nobodys"}, []string{`schema "nobodys"`, "reconciler setup"}},

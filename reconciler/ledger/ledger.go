@@ -95,19 +95,62 @@ func (l *Ledger) Pool() *pgxpool.Pool { return l.pool }
 // dropped since.
 var ErrNoSchema = errors.New("our schema is not there")
 
+// SchemaError is what a person has to mend before our tables can be made.
+type SchemaError struct {
+	schema string
+	cause  error
+	Mend   string // a command
+}
+
+// Error ends with the remedy.
+func (e *SchemaError) Error() string {
+	return fmt.Sprintf("schema %q: %v: run %s", e.schema, e.cause, e.Mend)
+}
+
+// Unwrap gives the cause.
+func (e *SchemaError) Unwrap() error { return e.cause }
+
+// CheckSchema tells whether this role can make our tables, by making one in a
+// transaction that is rolled back. What is wrong is a *SchemaError; other errors mean
+// that it could not look.
+func CheckSchema(ctx context.Context, db interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+}, schema string) error {
+	tx, err := db.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("look for schema %q: %w", schema, err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) // nothing is to stay
+	var owner string
+	var ours bool
+	err = tx.QueryRow(ctx, `SELECT pg_get_userbyid(nspowner), pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = $1`, schema).
+		Scan(&owner, &ours)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return &SchemaError{schema, ErrNoSchema, "`reconciler setup`"}
+	case err != nil:
+		return fmt.Errorf("look for schema %q: %w", schema, err)
+	case !ours:
+		return &SchemaError{schema, fmt.Errorf("it belongs to role %q", owner), "ALTER SCHEMA " + pgx.Identifier{schema}.Sanitize() +
+			" OWNER TO the role of ARISTOTLE_DATABASE_URL, and the same for its tables; or `reconciler setup` with another RECONCILER_SCHEMA"}
+	}
+	_, err = tx.Exec(ctx, "CREATE TABLE "+pgx.Identifier{schema, "may_we"}.Sanitize()+" ()")
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return &SchemaError{schema, fmt.Errorf("no table can be made in it: %s", pg.Message),
+			"GRANT USAGE, CREATE ON SCHEMA " + pgx.Identifier{schema}.Sanitize() + " TO the role of ARISTOTLE_DATABASE_URL"}
+	}
+	if err != nil {
+		return fmt.Errorf("look for schema %q: %w", schema, err)
+	}
+	return nil
+}
+
 // Migrate brings our tables to the version that this program needs. Replicas that
 // start together wait for one another.
 func (l *Ledger) Migrate(ctx context.Context) error {
-	var owner bool
-	err := l.pool.QueryRow(ctx, `SELECT pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = $1`, l.schema).Scan(&owner)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("migrate schema %q: %w: run `reconciler setup`", l.schema, ErrNoSchema)
-	}
-	if err != nil {
-		return fmt.Errorf("look for schema %q: %w", l.schema, err)
-	}
-	if !owner {
-		return fmt.Errorf("migrate schema %q: it does not belong to this role: run `reconciler setup`", l.schema)
+	if err := CheckSchema(ctx, l.pool, l.schema); err != nil {
+		return err
 	}
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {

@@ -1,0 +1,394 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/aristotle/reconciler/aristotle"
+	"github.com/aristotle/reconciler/cdc"
+)
+
+// newSlotPatience bounds the wait of a new slot for the write transactions that are open.
+const newSlotPatience = 5 * time.Second
+
+// replicationSetting names the URL of the stream as the person set it.
+func (v *visit) replicationSetting() string {
+	if v.OneURL {
+		return "ARISTOTLE_REPLICATION_URL (not set, so it is ARISTOTLE_DATABASE_URL)"
+	}
+	return "ARISTOTLE_REPLICATION_URL"
+}
+
+// replication connects as the stream does: that is the proof of LOGIN, REPLICATION, pg_hba.conf, a free WAL sender and no pooler.
+func (v *visit) replication(ctx context.Context) (fact string, findings []Finding, err error) {
+	if v.stream, err = plainConnection(ctx, v.Replication); err != nil {
+		findings, err = refusedLogin(v.replicationSetting(), v.Replication, err)
+		return "", findings, err
+	}
+	defer func() {
+		if err == nil && len(findings) == 0 {
+			v.reach("replication")
+		}
+	}()
+	listener, err := cdc.New(cdc.Config{URL: v.Replication, Slot: v.Slot, Publication: v.Publication, Log: v.Log,
+		Tables: []string{TableConquest}, Handle: func(context.Context, cdc.Batch) error { return nil }})
+	if err != nil {
+		return "", nil, err
+	}
+	for _, problem := range listener.Check(ctx) {
+		more, err := findingOf(problem, "Changes of Aristotle's rows would not be noticed.")
+		var pg *pgconn.PgError
+		if errors.As(problem, &pg) && pg.Code == "53300" {
+			more, err = []Finding{{Fatal, v.replicationSetting() + ": " + pg.Message, "The stream needs a WAL sender.",
+				"ALTER SYSTEM SET max_wal_senders = 20 (the default is 10), restart PostgreSQL."}}, nil
+		}
+		if err != nil {
+			return "", findings, fmt.Errorf("%s: %w", v.replicationSetting(), err)
+		}
+		for i := range more {
+			if pg != nil {
+				more[i] = v.refusedStream(more[i], pg)
+			}
+		}
+		findings = append(findings, more...)
+	}
+	more, err := v.oneServer(ctx)
+	findings = append(findings, append(more, tlsFindings("ARISTOTLE_REPLICATION_URL", v.stream)...)...)
+	return fmt.Sprintf("as role %q, %s", role(v.stream), encryption(v.stream)), findings, err
+}
+
+// refusedStream names the missing right, and the setting by which the role came here.
+func (v *visit) refusedStream(f Finding, pg *pgconn.PgError) Finding {
+	f.What = v.replicationSetting() + ": " + f.What
+	if pg.Code == "42501" {
+		name := pgx.Identifier{role(v.stream)}.Sanitize()
+		f.What = fmt.Sprintf("%s: role %q lacks REPLICATION", v.replicationSetting(), role(v.stream))
+		f.Mend = "ALTER ROLE " + name + " REPLICATION, on RDS GRANT rds_replication TO " + name + " (`reconciler setup` does it)."
+	}
+	return f
+}
+
+// oneServer finds two URLs that lead to two databases.
+func (v *visit) oneServer(ctx context.Context) ([]Finding, error) {
+	if v.db == nil {
+		return nil, nil
+	}
+	const identity = `SELECT pg_postmaster_start_time()::text || ' ' || oid FROM pg_database WHERE datname = current_database()`
+	var one, other string
+	if err := errors.Join(v.db.QueryRow(ctx, identity).Scan(&one), v.stream.QueryRow(ctx, identity).Scan(&other)); err != nil {
+		return nil, fmt.Errorf("compare the two servers: %w", err)
+	}
+	if one == other {
+		return nil, nil
+	}
+	return []Finding{{Fatal, "ARISTOTLE_DATABASE_URL and ARISTOTLE_REPLICATION_URL lead to two servers or databases",
+		"What is changed in the one would be looked for in the other.", "Let both name the same host, port and database."}}, nil
+}
+
+// harmSQL lists what our publication does to the tables in it: those of whose identity it leaves out a part, so that the application's own
+// UPDATEs fail while its INSERTs work; and those columns beyond the identity that its migrations could not change any more.
+const harmSQL = `
+	SELECT c.oid::regclass::text AS name, c.relreplident::text AS identity,
+	       m.prattrs IS NOT NULL AS listed, m.prqual IS NOT NULL AS filtered,
+	       CASE c.relreplident WHEN 'f' THEN m.prattrs IS NULL WHEN 'n' THEN false
+	            ELSE k.cols IS NOT NULL AND (m.prattrs IS NULL OR k.cols <@ m.prattrs::int2[]) END AS whole,
+	       ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum = ANY (m.prattrs) AND NOT attnum = ANY (COALESCE(k.cols, '{}'))) AS more
+	FROM pg_publication_rel m JOIN pg_publication p ON p.oid = m.prpubid JOIN pg_class c ON c.oid = m.prrelid
+	LEFT JOIN LATERAL (SELECT (i.indkey::int2[])[0:i.indnkeyatts - 1] AS cols FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
+		AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END) k ON true
+	WHERE p.pubname = $1
+	ORDER BY 1`
+
+func (v *visit) publication(ctx context.Context) (fact string, findings []Finding, err error) {
+	rows, err := v.db.Query(ctx, harmSQL, v.Publication)
+	if err != nil {
+		return "", nil, fmt.Errorf("look at the publication: %w", err)
+	}
+	var name, identity string
+	var listed, filtered, whole bool
+	var more, names []string
+	_, err = pgx.ForEachRow(rows, []any{&name, &identity, &listed, &filtered, &whole, &more}, func() error {
+		names = append(names, name)
+		if !whole {
+			findings = append(findings, breaksUpdates(name, identity))
+		}
+		if len(more) > 0 {
+			findings = append(findings, Finding{Warning, fmt.Sprintf("the publication publishes columns of %s beside its key: %s", name, strings.Join(more, ", ")),
+				"The application's migrations cannot drop or alter a published column (2BP01, 0A000), and the daemon reads only the key.", "reconciler setup"})
+		}
+		return nil
+	})
+	if err != nil {
+		return "", nil, fmt.Errorf("look at the publication: %w", err)
+	}
+	for _, t := range aristotle.OptionalTables() {
+		var unpublished bool
+		if err := v.db.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, "public."+t).Scan(&unpublished); err == nil && unpublished && !slices.Contains(names, t) {
+			findings = append(findings, Finding{Warning, "the publication lacks table " + t, "Examples are served with old texts until the next full pass.", "reconciler setup"})
+		}
+	}
+	return strings.Join(names, ", "), findings, nil
+}
+
+func breaksUpdates(table, identity string) Finding {
+	f := Finding{Fatal, "the publication makes every UPDATE and DELETE of " + table + " fail, the application's own among them", "", "reconciler setup"}
+	switch identity {
+	case "f":
+		f.Why = "The table has REPLICA IDENTITY FULL, and the publication lists some of its columns."
+	case "n":
+		f.Why = "The table has REPLICA IDENTITY NOTHING."
+		f.Mend = "ALTER TABLE " + table + " REPLICA IDENTITY DEFAULT; then reconciler setup"
+	default:
+		f.Why = "The table has no key, or the publication leaves a column of it out."
+		f.Mend = "Where there is no primary key: ALTER TABLE " + table + " ADD PRIMARY KEY (id); then reconciler setup"
+	}
+	return f
+}
+
+// slotLook is what the catalog says of our slot. What a version does not have is read as JSON, where it is only missing.
+type slotLook struct {
+	active          bool
+	reader          int32
+	status          string
+	retained        int64
+	safe            *int64
+	reason          string
+	failover, known bool
+}
+
+func (v *visit) lookAtSlot(ctx context.Context, conn *pgx.Conn) (s slotLook, err error) {
+	err = conn.QueryRow(ctx, `
+		SELECT active, coalesce(active_pid, 0), coalesce(wal_status, 'lost'), coalesce(safe_wal_size, NULL),
+		       coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint,
+		       coalesce(to_jsonb(s)->>'invalidation_reason', ''), coalesce((to_jsonb(s)->>'failover')::boolean, false)
+		FROM pg_replication_slots s WHERE slot_name = $1`, v.Slot).
+		Scan(&s.active, &s.reader, &s.status, &s.safe, &s.retained, &s.reason, &s.failover)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return slotLook{}, nil
+	}
+	if err != nil {
+		return slotLook{}, fmt.Errorf("look at slot %q: %w", v.Slot, err)
+	}
+	s.known = true
+	return s, nil
+}
+
+// slot tells what is wrong with ours, and how many there may be. One of another kind or database is the replication check's.
+func (v *visit) slot(ctx context.Context) (fact string, findings []Finding, err error) {
+	s, err := v.lookAtSlot(ctx, v.db)
+	if err != nil {
+		return "", nil, err
+	}
+	var free int
+	var keep, idle string
+	if err := v.db.QueryRow(ctx, `SELECT current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots)::int,
+			(SELECT setting FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), coalesce(current_setting('idle_replication_slot_timeout', true), '0')`).
+		Scan(&free, &keep, &idle); err != nil {
+		return "", nil, fmt.Errorf("ask how many slots there may be: %w", err)
+	}
+	if f, ok := fewSlots(free, s.known); ok {
+		findings = append(findings, f)
+	}
+	if keep == "-1" {
+		findings = append(findings, Finding{Warning, "max_slot_wal_keep_size is unlimited", "While the daemon is away, PostgreSQL keeps all WAL for it, until the disk is full and Aristotle stops. A slot that is lost costs the daemon one comparison and no change.",
+			"ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf();"})
+	}
+	if !s.known {
+		return fmt.Sprintf("%s: not made yet; %d free", v.Slot, free), findings, nil
+	}
+	switch {
+	case s.status == "lost":
+		findings = append(findings, Finding{Warning, strings.TrimSuffix(fmt.Sprintf("slot %q is lost (%s", v.Slot, s.reason), " (") + closing(s.reason),
+			"It fell too far behind, or was invalidated. The daemon makes a new one by itself and compares every row.",
+			"Start the daemon: reconciler run. Let it not be away so long, or raise max_slot_wal_keep_size."})
+	case s.status == "unreserved":
+		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is about to be lost", v.Slot), "It is further behind than max_slot_wal_keep_size allows.", "Start the daemon: reconciler run. Else raise max_slot_wal_keep_size."})
+	case !s.active && s.retained > muchWAL:
+		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is read by nobody and keeps %s of WAL", v.Slot, size(s.retained)), "The disk of Aristotle's PostgreSQL fills.",
+			"Start the daemon: reconciler run. If it is never to run again: reconciler uninstall"})
+	}
+	reader, stranger, err := v.reader(ctx, s)
+	return fmt.Sprintf("%s: %s, %s behind%s; %d free", v.Slot, s.status, size(s.retained), reader, free), append(findings, stranger...), err
+}
+
+func closing(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ")"
+}
+
+func fewSlots(free int, ours bool) (Finding, bool) {
+	const mend = "SELECT slot_name, active FROM pg_replication_slots; drop one that nobody needs by SELECT pg_drop_replication_slot('…'), or ALTER SYSTEM SET max_replication_slots = 20 and restart PostgreSQL."
+	switch {
+	case !ours && free < 2: // a temporary one, which gets its name last
+		return Finding{Fatal, fmt.Sprintf("%d replication slots are free, and two are needed for a moment to make ours", free), "Without a slot there is no stream.", mend}, true
+	case ours && free < 1:
+		return Finding{Warning, "no replication slot is free", "If ours is lost, no new one can be made.", mend}, true
+	}
+	return Finding{}, false
+}
+
+// reader tells who reads our slot. Only the role itself, or one that may see all sessions, sees the application's name.
+func (v *visit) reader(ctx context.Context, s slotLook) (who string, findings []Finding, err error) {
+	if !s.active {
+		return ", read by nobody", nil, nil
+	}
+	conn := v.stream
+	if conn == nil {
+		conn = v.db
+	}
+	var user, application, address string
+	err = conn.QueryRow(ctx, `SELECT coalesce(usename::text, ''), coalesce(application_name, ''), coalesce(host(client_addr), 'this machine') FROM pg_stat_activity WHERE pid = $1`, s.reader).
+		Scan(&user, &application, &address)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ", read by nobody", nil, nil // gone meanwhile
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("ask who reads slot %q: %w", v.Slot, err)
+	}
+	if v.stream != nil && (user != role(v.stream) || application != "reconciler") {
+		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is read by somebody else: process %d, role %q, application %q, from %s", v.Slot, s.reader, user, application, address),
+			"What it reads, the daemon does not get.", fmt.Sprintf("Stop it, or choose another RECONCILER_SLOT. To end its session: SELECT pg_terminate_backend(%d)", s.reader)})
+	}
+	return fmt.Sprintf(", read by process %d from %s", s.reader, address), findings, nil
+}
+
+// newSlot makes a slot that ends with its session: what an attribute promises, a server may refuse, and open transactions may delay.
+func (v *visit) newSlot(ctx context.Context) (fact string, findings []Finding, err error) {
+	begin := time.Now()
+	name := fmt.Sprintf("%.40s_doctor_%d", v.Slot, v.stream.PgConn().PID())
+	if _, err := v.stream.Exec(ctx, fmt.Sprintf(`SET statement_timeout = %d`, newSlotPatience.Milliseconds())); err != nil {
+		return "", nil, fmt.Errorf("limit the wait: %w", err)
+	}
+	_, err = v.stream.Exec(ctx, `SELECT pg_create_logical_replication_slot($1, 'pgoutput', true)`, name)
+	took := time.Since(begin).Round(time.Millisecond)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		findings = v.noSlot(ctx, pg)
+		return "", findings, nil
+	}
+	if err == nil {
+		_, err = v.stream.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, name)
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("make a temporary slot: %w", err)
+	}
+	return fmt.Sprintf("can be made, in %v", took), nil, nil
+}
+
+func (v *visit) noSlot(ctx context.Context, pg *pgconn.PgError) []Finding {
+	const what = "no replication slot can be made: "
+	name := pgx.Identifier{role(v.stream)}.Sanitize()
+	switch pg.Code {
+	case "42501":
+		return []Finding{{Fatal, fmt.Sprintf("role %q lacks REPLICATION", role(v.stream)), "Without a slot there is no stream.",
+			"ALTER ROLE " + name + " REPLICATION, on RDS GRANT rds_replication TO " + name + " (`reconciler setup` does it)."}}
+	case "57014":
+		return []Finding{{Warning, "a new replication slot has to wait for transactions that are open for longer than " + newSlotPatience.String(),
+			"The first start, and a start after a lost slot, wait for them too.", "SELECT pid, usename, application_name, xact_start FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start; then end the oldest."}}
+	case "53400":
+		return []Finding{{Warning, what + pg.Message, "If ours is lost, no new one can be made.", "Drop a slot that nobody needs, or raise max_replication_slots and restart PostgreSQL."}}
+	}
+	return []Finding{{Warning, what + pg.Message, "If ours is lost, no new one can be made.", "Look into the server's log."}}
+}
+
+// failover looks at the hosts that a URL names beside the primary: a slot survives there only if it was synchronised for good. One that is
+// still temporary is lost at the promotion (seen on 17 and 18).
+func (v *visit) failover(ctx context.Context) (fact string, findings []Finding, err error) {
+	s, err := v.lookAtSlot(ctx, v.db)
+	if err != nil {
+		return "", nil, err
+	}
+	conf := v.db.Config()
+	var standbys int
+	seen := map[string]bool{}
+	for _, other := range conf.Fallbacks {
+		at := fmt.Sprintf("%s:%d", other.Host, other.Port)
+		if seen[at] || other.Host == conf.Host && other.Port == conf.Port {
+			continue
+		}
+		seen[at] = true
+		found, standby, err := v.standby(ctx, s, at, other)
+		if err != nil {
+			return "", findings, fmt.Errorf("look at %s: %w", at, err)
+		}
+		if standby {
+			standbys++
+		}
+		findings = append(findings, found...)
+	}
+	return fmt.Sprintf("%d standbys in the URL", standbys), findings, nil
+}
+
+func (v *visit) standby(ctx context.Context, primary slotLook, at string, where *pgconn.FallbackConfig) (findings []Finding, standby bool, err error) {
+	conf := v.db.Config().Copy()
+	conf.Host, conf.Port, conf.TLSConfig, conf.Fallbacks, conf.ValidateConnect = where.Host, where.Port, where.TLSConfig, nil, nil
+	conn, err := pgx.ConnectConfig(ctx, conf)
+	if err != nil {
+		return nil, false, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var version int
+	if err := conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int, pg_is_in_recovery()`).Scan(&version, &standby); err != nil || !standby {
+		return nil, standby, err
+	}
+	const why = "After a failover to it the daemon makes a new slot and compares every row; nothing is lost, but until then nothing is noticed."
+	if version < 170000 || !primary.failover {
+		return []Finding{{Note, "standby " + at + " has no copy of slot " + v.Slot, why, "Nothing; or from PostgreSQL 17 on a failover slot, which the daemon takes as it finds it."}}, true, nil
+	}
+	var good bool
+	err = conn.QueryRow(ctx, `SELECT coalesce(bool_or((to_jsonb(s)->>'synced')::boolean AND NOT temporary AND to_jsonb(s)->>'invalidation_reason' IS NULL), false)
+		FROM pg_replication_slots s WHERE slot_name = $1`, v.Slot).Scan(&good)
+	if err != nil || good {
+		return nil, true, err
+	}
+	return []Finding{{Warning, "standby " + at + " has no lasting copy of failover slot " + v.Slot, why,
+		"On the standby: sync_replication_slots = on, hot_standby_feedback = on, dbname in primary_conninfo; on the primary: synchronized_standby_slots. A new copy lasts once the daemon has confirmed twice."}}, true, nil
+}
+
+// muchWAL is what a slot may keep that nobody reads, without a word of ours.
+const muchWAL = 1 << 30
+
+// disk tells what of the server's disk is kept for slots. How much is left no ordinary role can see.
+func (v *visit) disk(ctx context.Context) (fact string, findings []Finding, err error) {
+	rows, err := v.db.Query(ctx, `SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
+		FROM pg_replication_slots WHERE NOT active AND slot_name <> $1 AND pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > $2`, v.Slot, int64(muchWAL))
+	if err != nil {
+		return "", nil, fmt.Errorf("look at the slots of others: %w", err)
+	}
+	var name string
+	var kept int64
+	if _, err = pgx.ForEachRow(rows, []any{&name, &kept}, func() error {
+		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q, which is not ours, is read by nobody and keeps %s of WAL", name, size(kept)),
+			"The disk of Aristotle's PostgreSQL fills, and with it the daemon stops.", "Ask whose it is. If nobody's: SELECT pg_drop_replication_slot('" + name + "')"})
+		return nil
+	}); err != nil {
+		return "", nil, fmt.Errorf("look at the slots of others: %w", err)
+	}
+	var ours int64
+	err = v.db.QueryRow(ctx, `SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relkind = 'r'`, v.Schema).Scan(&ours)
+	if err != nil {
+		return "", nil, fmt.Errorf("measure our tables: %w", err)
+	}
+	return "our tables have " + size(ours), findings, nil
+}
+
+// size writes a number of bytes for people.
+func size(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%d kB", n>>10)
+}
