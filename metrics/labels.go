@@ -120,6 +120,15 @@ func webhookOutcomes() []WebhookOutcome {
 	return []WebhookOutcome{Accepted, Ignored, Refused, Failed}
 }
 
+// Listener is one of the servers that people and programs call: port 4080 and the curation app.
+type Listener string
+
+// The servers.
+const (
+	ListenAPI      Listener = "api"
+	ListenCuration Listener = "curation"
+)
+
 // Operation names one method of the Label Studio client. That list is the client's; it is closed, too.
 type Operation string
 

@@ -57,10 +57,17 @@ type Metrics struct {
 	Webhooks Vec2[prometheus.Counter, Action, WebhookOutcome]
 	// WebhookDuration is seconds until a delivery was answered. Its sender is a person who waits for Submit.
 	WebhookDuration prometheus.Observer
+	// WebhooksMissed counts changes that a pass found and that Label Studio should have announced, but no delivery did.
+	WebhooksMissed prometheus.Counter
 	// WebhooksBroken is how many projects had no working webhook of ours when it was last looked after.
 	WebhooksBroken prometheus.Gauge
 	// WebhookRepairs counts webhooks that had to be made or switched on again.
 	WebhookRepairs prometheus.Counter
+
+	// HTTPRequests counts requests by server and status.
+	HTTPRequests Vec2[prometheus.Counter, Listener, Code]
+	// TokensOK is 1 while the tokens are those of the file, 0 while it has an error and the tokens from before count.
+	TokensOK prometheus.Gauge
 
 	// ICLDuration is seconds per request for examples. The format of a request that names none of ours is "other".
 	ICLDuration Vec2[prometheus.Observer, Format, Code]
@@ -127,8 +134,12 @@ func New(reg prometheus.Registerer) *Metrics {
 		Webhooks: counter2(f, "webhooks_total", "Deliveries from Label Studio, by action and outcome.",
 			"action", actions(), "outcome", webhookOutcomes()),
 		WebhookDuration: f.histogram("webhook_duration_seconds", "Until a delivery was answered.", webhookBuckets),
+		WebhooksMissed:  f.counter("webhooks_missed_total", "Changes that a pass found and no delivery had announced."),
 		WebhooksBroken:  f.gauge("webhooks_broken", "Projects without a working webhook of ours."),
 		WebhookRepairs:  f.counter("webhook_repairs_total", "Webhooks that were made or switched on again."),
+
+		HTTPRequests: counter2[Listener, Code](f, "http_requests_total", "Requests, by server and status.", "listener", nil, "code", nil),
+		TokensOK:     f.gauge("tokens_file_ok", "0 while the tokens file has an error and the tokens from before count."),
 
 		ICLDuration: histogram2[Format, Code](f, "icl_request_duration_seconds", "Requests for examples.", iclBuckets,
 			"format", "code"),

@@ -23,6 +23,7 @@ func TestNamesAndLabelsAreGolden(t *testing.T) {
 	m.LabelStudioRequests.With("get_task", CodeOf(200)).Inc()
 	m.LabelStudioRequests.With("get_task", CodeOf(0)).Inc()
 	m.LabelStudioDuration.With("get_task").Observe(0.12)
+	m.HTTPRequests.With(ListenAPI, CodeOf(200)).Inc()
 	m.ICLDuration.With(FormatOf("chatml"), CodeOf(200)).Observe(0.001)
 	m.ICLDuration.With(FormatOf("x'y"), CodeOf(400)).Observe(0.001)
 

@@ -25,6 +25,7 @@ import (
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 	"github.com/aristotle/reconciler/labelstudio/sandbox/lstest"
 	"github.com/aristotle/reconciler/reconciler/api"
+	"github.com/aristotle/reconciler/reconciler/auth"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
@@ -130,7 +131,7 @@ func benchmarkStars(b *testing.B, r *rig, yardstick int) {
 func BenchmarkWebhook(b *testing.B) {
 	r := newRig(b, 1000, studio.Delays{})
 	r.settled()
-	a := &api.API{Ledger: r.ledger, Metrics: r.metrics, Log: slog.New(slog.DiscardHandler), Secret: "s", Initial: "union", Poke: func() {}}
+	a := &api.API{Ledger: r.ledger, Metrics: r.metrics, Log: slog.New(slog.DiscardHandler), Guard: &auth.Guard{}, Secret: "s", Initial: "union"}
 	h := a.Server().Handler
 	var took []time.Duration
 	for i := 0; b.Loop(); i++ {

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"reflect"
 	"slices"
@@ -77,7 +78,7 @@ func (t *Turner) rememberEdge(out *decided, c ledger.Claim, st *state, e seen, d
 		limit := t.Deadline.Seconds()
 		stored.IntentFor = &limit
 		out.write.patches = append(out.write.patches, patch{task: e.task, value: o.Intent.Value,
-			attempt: string(o.Intent.Attempt), notes: st.row.Notes})
+			attempt: string(o.Intent.Attempt), notes: cmp.Or(st.row.Notes, st.notes)})
 	}
 	out.store(stored, e.stored)
 	if o.Held && e.stored.Held == nil {

@@ -19,7 +19,8 @@ type state struct {
 	edges   []ledger.Edge       // in task order
 	ratings []aristotle.Rating
 	claim   int64
-	lost    bool // the row that was here before was VICTORY
+	notes   *string // of a sync call that is queued
+	lost    bool    // the row that was here before was VICTORY
 }
 
 // change is what one key's turn writes: all of it, or nothing.
@@ -100,7 +101,7 @@ func (database) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim)
 	ledger.QueueNewHubs(b, first)
 	ledger.QueueLockHubs(b, keys, func(h ledger.Hub) { states[h.Key].hub = &h })
 	ledger.QueueLockEdges(b, keys, func(e ledger.Edge) { states[e.Key].edges = append(states[e.Key].edges, e) })
-	ledger.QueueClaims(b, keys, func(key string, claim int64) { states[key].claim = claim })
+	ledger.QueueClaims(b, keys, func(key string, claim int64, notes *string) { states[key].claim, states[key].notes = claim, notes })
 	aristotle.QueueRatings(b, keys, func(r aristotle.Rating) { states[r.Key].ratings = append(states[r.Key].ratings, r) })
 	return states, conn.SendBatch(ctx, b).Close()
 }

@@ -18,14 +18,18 @@ const module = "github.com/aristotle/reconciler"
 func arrows() map[string][]string {
 	leaves := []string{"cdc", "labelstudio", "aristotle", "metrics"}
 	return map[string][]string{
-		"cmd/reconciler": append([]string{"reconciler", "reconciler/api", "reconciler/curation", "reconciler/icl", "reconciler/ledger",
-			"reconciler/star", "labelstudio/sandbox", "aristotle/sandbox"}, leaves...),
+		"cmd/reconciler": append([]string{"reconciler", "reconciler/api", "reconciler/auth", "reconciler/curation", "reconciler/icl", "reconciler/ledger",
+			"reconciler/star", "reconciler/web", "labelstudio/sandbox", "aristotle/sandbox"}, leaves...),
 		"reconciler":          append([]string{"reconciler/icl", "reconciler/ledger", "reconciler/star"}, leaves...),
-		"reconciler/api":      {"reconciler/icl", "reconciler/ledger", "labelstudio", "aristotle", "metrics"},
-		"reconciler/curation": {"reconciler/icl", "reconciler/ledger", "labelstudio", "aristotle", "metrics"},
-		"reconciler/icl":      {"reconciler/ledger", "aristotle", "metrics"},
-		"reconciler/ledger":   {"reconciler/star", "aristotle", "metrics"},
-		"reconciler/star":     {},
+		"reconciler/api":      {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/web", "labelstudio", "aristotle", "metrics"},
+		"reconciler/curation": {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/web", "labelstudio", "aristotle", "metrics"},
+		// What both servers share.
+		"reconciler/auth":        {"reconciler/web", "metrics"},
+		"reconciler/web":         {"metrics"},
+		"reconciler/web/webtest": {"reconciler/web"},
+		"reconciler/icl":         {"reconciler/ledger", "aristotle", "metrics"},
+		"reconciler/ledger":      {"reconciler/star", "aristotle", "metrics"},
+		"reconciler/star":        {},
 		// Three leaves, none of which imports another.
 		"cdc":         {"metrics"},
 		"labelstudio": {"metrics"},

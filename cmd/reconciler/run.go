@@ -19,6 +19,7 @@ import (
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler"
 	"github.com/aristotle/reconciler/reconciler/api"
+	"github.com/aristotle/reconciler/reconciler/auth"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
@@ -60,6 +61,7 @@ type daemon struct {
 	passes   *reconciler.Passes
 	turner   *reconciler.Turner
 	leading  atomic.Bool
+	guard    *auth.Guard
 	step     func(string)
 }
 
@@ -81,7 +83,14 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 	if d.metricsListener, err = listen(cfg.MetricsListen, "RECONCILER_METRICS_LISTEN"); err != nil {
 		return nil, err
 	}
+	d.guard = &auth.Guard{Local: cfg.LocalUser}
+	if cfg.TokensFile != "" {
+		if d.guard.Tokens, err = auth.Load(cfg.TokensFile); err != nil {
+			return nil, fmt.Errorf("RECONCILER_TOKENS_FILE: %w", err)
+		}
+	}
 	d.metrics = metrics.New(d.registry)
+	d.metrics.TokensOK.Set(1)
 	b := readBuild()
 	metrics.BuildInfo(d.registry, b.Version, b.Revision, b.Go)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -175,10 +184,14 @@ func (d *daemon) assemble() (err error) {
 func (d *daemon) run(ctx context.Context) error {
 	defer d.close()
 	g, ctx := errgroup.WithContext(ctx)
-	a := &api.API{Ledger: d.ledger, Metrics: d.metrics, Log: d.log, Secret: string(d.cfg.WebhookSecret),
-		Initial: string(d.cfg.Initial), Projects: d.cfg.LabelStudioProjects, Poke: d.passes.Poke}
+	a := &api.API{Ledger: d.ledger, Metrics: d.metrics, Log: d.log, Guard: d.guard, Secret: string(d.cfg.WebhookSecret),
+		Initial: string(d.cfg.Initial), Projects: d.cfg.LabelStudioProjects}
 	g.Go(func() error { return serve(ctx, d.metricsListener, d.observer()) })
 	g.Go(func() error { return serve(ctx, d.apiListener, a.Server()) })
+	g.Go(func() error { return d.ledger.Relay(ctx, d.log, d.passes.Poke) })
+	if d.guard.Tokens != nil {
+		g.Go(func() error { return d.guard.Tokens.Watch(ctx, d.metrics, d.log) })
+	}
 	g.Go(func() error { return d.lead(ctx) })
 	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr().String(), "metrics", d.metricsListener.Addr().String())
 	err := g.Wait()

@@ -101,8 +101,8 @@ func TestWebhook(t *testing.T) {
 		{"no action", delivery{body: text(`{}`)}, 200, 0},
 		{"wrong method", delivery{method: http.MethodGet}, 405, 0},
 		{"wrong path", delivery{path: "/x", body: text(`{}`)}, 404, 0},
-		{"foreign host, wrong secret", delivery{host: "example.com", secret: "guess", body: text(`{}`)}, 403, 0},
-		{"foreign page, wrong secret", delivery{origin: "http://example.com", secret: "guess", body: text(`{}`)}, 403, 0},
+		{"foreign host, wrong secret", delivery{host: "example.com", secret: "guess", body: text(`{}`)}, 403, 1},
+		{"foreign page, wrong secret", delivery{origin: "http://example.com", secret: "guess", body: text(`{}`)}, 403, 1},
 		{"foreign host, the secret", delivery{host: "sync.example.com", body: text(`{"action": "x"}`)}, 200, 0}, // by the name that it has behind a proxy
 	} {
 		if status, body := s.deliver(p, c.send); status != c.status || strings.Contains(body, marker) {
@@ -111,6 +111,9 @@ func TestWebhook(t *testing.T) {
 		lines += c.lines
 	}
 	s.wantLines(p, lines)
+	if got := p.metric(t, `reconciler_webhooks_total{action="other",outcome="refused"}`); got != float64(lines) {
+		t.Errorf("%v refused deliveries are counted, want %d", got, lines)
+	}
 	if got := p.metric(t, "go_memstats_sys_bytes"); got > 400<<20 {
 		t.Errorf("a body that is too large took %v MiB", got/(1<<20))
 	}

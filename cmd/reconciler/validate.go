@@ -2,11 +2,12 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/user"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/aristotle/reconciler/reconciler/auth"
 )
 
 // minDeadline is the client's time-out for one request (10 s) and the margin for pauses (5 s): with a deadline that leaves
@@ -96,11 +97,8 @@ func (c *Config) times() []string {
 // access refuses to open a door to others without a lock. The metrics listener is apart: a scraper has no login.
 func (c *Config) access(command string) (problems []string) {
 	if c.TokensFile != "" {
-		f, err := os.Open(c.TokensFile)
-		if err != nil {
+		if _, err := auth.Load(c.TokensFile); err != nil {
 			problems = append(problems, "RECONCILER_TOKENS_FILE: "+err.Error())
-		} else {
-			f.Close()
 		}
 	}
 	if !listens(command) {

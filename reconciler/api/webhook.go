@@ -4,15 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/auth"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/web"
 )
 
 const (
@@ -21,6 +21,11 @@ const (
 	// commitTimeout leaves room below the 1.0 s after which Label Studio stops
 	// listening, inside the annotator's own request.
 	commitTimeout = 700 * time.Millisecond
+	// maxBodies bounds the large deliveries that are in memory at a time, in bytes.
+	// Label Studio sends one after another.
+	maxBodies = 4 * maxWebhook
+	// smallBody is far above what is sent for one annotation.
+	smallBody = 1 << 20
 )
 
 // webhook takes a delivery: it commits which keys it concerns, answers, and never
@@ -32,35 +37,29 @@ func (a *API) webhook(w http.ResponseWriter, r *http.Request) {
 	a.Metrics.WebhookDuration.Observe(time.Since(start).Seconds())
 	a.Metrics.Webhooks.With(metrics.ActionOf(action), outcome).Inc()
 	if err == nil {
-		answer(w, "application/json", http.StatusOK, map[string]string{"status": string(outcome)})
+		web.Answer(w, http.StatusOK, map[string]string{"status": string(outcome)})
 		return
 	}
-	var p *refusal
+	var p *web.Problem
 	if !errors.As(err, &p) {
-		p = &refusal{http.StatusServiceUnavailable, "The database is away. Nothing needs to be sent again: the next pass finds it."}
+		p = &web.Problem{Status: http.StatusServiceUnavailable, Detail: "The database is away. Nothing needs to be sent again: the next pass finds it."}
 	}
-	a.Log.WarnContext(r.Context(), "webhook", "action", metrics.ActionOf(action), "outcome", outcome, "status", p.status, "error", err)
-	problem(w, p.status, p.detail)
+	a.Log.WarnContext(r.Context(), "webhook", "action", metrics.ActionOf(action), "outcome", outcome, "status", p.Status, "error", err)
+	web.Fail(w, p)
 }
-
-// refusal is a delivery that was not right. What the body held is in none of its texts.
-type refusal struct {
-	status int
-	detail string
-}
-
-func (p *refusal) Error() string { return p.detail }
 
 func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, outcome metrics.WebhookOutcome, err error) {
-	if a.Secret != "" && !a.knowsSecret(r) {
-		return "", metrics.Refused, &refusal{http.StatusUnauthorized, "Send the webhook secret as Authorization: Bearer."}
+	if err := a.admit(r); err != nil {
+		return "", metrics.Refused, err
 	}
-	if r.ContentLength > maxWebhook { // why wait for what will be refused
-		return "", metrics.Refused, unreadable(&http.MaxBytesError{Limit: maxWebhook})
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxWebhook))
+	release, err := a.reserve(r.ContentLength)
 	if err != nil {
-		return "", metrics.Refused, unreadable(err)
+		return "", metrics.Failed, err
+	}
+	defer release()
+	body, err := web.ReadBody(w, r, maxWebhook)
+	if err != nil {
+		return "", metrics.Refused, err
 	}
 	e, err := parseEvent(body)
 	if err != nil {
@@ -80,12 +79,36 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, ou
 	return e.Action, metrics.Accepted, nil
 }
 
-func unreadable(err error) error {
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
-		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("A delivery may have %d MiB.", maxWebhook>>20)}
+// admit says who may deliver: whoever knows the secret. Without one, or without tokens
+// and with another one, only this machine is answered at all.
+func (a *API) admit(r *http.Request) error {
+	if a.Secret != "" && auth.Same(a.Secret, auth.Bearer(r)) {
+		return nil
 	}
-	return &refusal{http.StatusBadRequest, "The body did not arrive whole."}
+	if a.Secret == "" || a.Guard.Tokens == nil {
+		if err := auth.OnlyLocal(r); err != nil {
+			return err
+		}
+	}
+	if a.Secret == "" {
+		return nil
+	}
+	return web.Refuse(http.StatusUnauthorized, "Send the webhook secret as Authorization: Bearer.")
+}
+
+// reserve keeps the large bodies that are read at a time below [maxBodies]. Small ones,
+// and so whoever starred something, never wait behind them.
+func (a *API) reserve(length int64) (release func(), err error) {
+	if length < 0 || length > maxWebhook { // not told, or refused before it is read
+		length = maxWebhook
+	}
+	if length <= smallBody {
+		return func() {}, nil
+	}
+	if !a.bodies.TryAcquire(length) {
+		return nil, &web.Problem{Status: http.StatusServiceUnavailable, After: time.Second, Detail: "Too many large deliveries at a time. Nothing needs to be sent again: the next pass finds it."}
+	}
+	return func() { a.bodies.Release(length) }, nil
 }
 
 // nothing is what enqueue returns for a delivery that does not concern us.
@@ -107,17 +130,17 @@ func (a *API) enqueue(ctx context.Context, e event) (int, error) {
 	default:
 		return nothing, nil
 	}
-	return a.poke()
+	// A hook that sends no payload: something happened, a pass finds what.
+	return 0, a.Ledger.Poke(ctx)
 }
 
 func (a *API) linked(ctx context.Context, tasks []named) (int, error) {
 	if len(tasks) == 0 {
-		return a.poke()
+		return 0, a.Ledger.Poke(ctx)
 	}
 	var links []ledger.Link
 	for _, t := range tasks {
-		ours := len(a.Projects) == 0 || slices.Contains(a.Projects, t.Project)
-		if key := ledger.KeyOf(t.Data); key != "" && ours {
+		if key := ledger.KeyOf(t.Data); key != "" && a.ours(t.Project) {
 			links = append(links, ledger.Link{Task: t.ID, Project: t.Project, Key: key})
 		}
 	}
@@ -125,12 +148,6 @@ func (a *API) linked(ctx context.Context, tasks []named) (int, error) {
 		return nothing, nil
 	}
 	return a.Ledger.Linked(ctx, links, a.Initial, ledger.FromWebhook)
-}
-
-// poke is for a hook that sends no payload: something happened, a pass finds what.
-func (a *API) poke() (int, error) {
-	a.Poke()
-	return 0, nil
 }
 
 // event is a delivery as far as we read it: which tasks it is about. Keys that are
@@ -170,11 +187,11 @@ func (m *many) UnmarshalJSON(text []byte) error {
 func parseEvent(body []byte) (event, error) {
 	var e *event
 	if err := json.Unmarshal(body, &e); err != nil || e == nil {
-		return event{}, &refusal{http.StatusBadRequest, "The body must be a JSON object as Label Studio sends it."}
+		return event{}, web.Refuse(http.StatusBadRequest, "The body must be a JSON object as Label Studio sends it.")
 	}
 	for _, n := range slices.Concat(e.Task, e.Tasks, e.Annotations) {
 		if n.ID <= 0 {
-			return event{}, &refusal{http.StatusBadRequest, "A task or an annotation has no id."}
+			return event{}, web.Refuse(http.StatusBadRequest, "A task or an annotation has no id.")
 		}
 	}
 	return *e, nil

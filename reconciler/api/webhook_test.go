@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/web"
 )
 
 // What was recorded of Label Studio's deliveries is read for the tasks that each is about.
@@ -85,8 +86,8 @@ func FuzzParseEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		e, err := parseEvent(body)
 		if err != nil {
-			var r *refusal
-			if !errors.As(err, &r) || r.status != http.StatusBadRequest || len(body) > 12 && strings.Contains(err.Error(), string(body)) {
+			var r *web.Problem
+			if !errors.As(err, &r) || r.Status != http.StatusBadRequest || len(body) > 12 && strings.Contains(err.Error(), string(body)) {
 				t.Errorf("%q is refused by %v", body, err)
 			}
 			return

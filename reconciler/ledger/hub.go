@@ -79,14 +79,16 @@ func QueueForget(b *pgx.Batch, keys []string) {
 }
 
 // QueueClaims adds to a batch that the claims of keys are read and locked, last of
-// all locks.
-func QueueClaims(b *pgx.Batch, keys []string, each func(key string, claim int64)) {
-	b.Queue(`SELECT key, claim FROM queue WHERE key = ANY($1) ORDER BY key FOR UPDATE`, keys).
+// all locks, and the notes that a sync call left there.
+func QueueClaims(b *pgx.Batch, keys []string, each func(key string, claim int64, notes *string)) {
+	b.Queue(`SELECT key, claim, notes FROM queue WHERE key = ANY($1) ORDER BY key FOR UPDATE`, keys).
 		Query(func(rows pgx.Rows) error {
 			var key string
 			var claim int64
-			_, err := pgx.ForEachRow(rows, []any{&key, &claim}, func() error {
-				each(key, claim)
+			var notes *string
+			_, err := pgx.ForEachRow(rows, []any{&key, &claim, &notes}, func() error {
+				each(key, claim, notes)
+				notes = nil
 				return nil
 			})
 			return err

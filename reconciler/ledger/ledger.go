@@ -38,8 +38,9 @@ const (
 
 // Ledger is the daemon's memory. It is safe for concurrent use.
 type Ledger struct {
-	pool   *pgxpool.Pool
-	schema string
+	pool    *pgxpool.Pool
+	schema  string
+	waiting waiting
 }
 
 // Open connects to Aristotle's database as the ordinary role and checks that it

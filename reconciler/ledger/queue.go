@@ -213,22 +213,32 @@ func (l *Ledger) DropLeases(ctx context.Context) error {
 // Listen calls wake whenever a trigger has committed, until ctx ends or the
 // connection does. It calls it once at the start, for what came before.
 func (l *Ledger) Listen(ctx context.Context, wake func()) error {
-	conn, err := l.pool.Acquire(ctx)
+	return l.listen(ctx, []string{l.schema}, wake, func(*pgconn.Notification) { wake() })
+}
+
+// listen calls begun once notifications of the channels will arrive, then each with
+// every one, until ctx ends or the connection does.
+func (l *Ledger) listen(ctx context.Context, channels []string, begun func(), each func(*pgconn.Notification)) error {
+	pooled, err := l.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("listen for triggers: %w", err)
+		return fmt.Errorf("listen: %w", err)
 	}
-	// The session must not go back to the pool still listening.
-	defer func() { _ = conn.Hijack().Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{l.schema}.Sanitize()); err != nil {
-		return fmt.Errorf("listen for triggers: %w", err)
+	// The session must not go back to the pool still listening, nor count for it.
+	conn := pooled.Hijack()
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	for _, c := range channels {
+		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{c}.Sanitize()); err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
 	}
-	for {
-		wake()
-		if _, err := conn.Conn().WaitForNotification(ctx); err != nil {
+	for begun(); ; {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return nil
 			}
-			return fmt.Errorf("listen for triggers: %w", err)
+			return fmt.Errorf("listen: %w", err)
 		}
+		each(n)
 	}
 }

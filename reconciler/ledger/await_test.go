@@ -1,0 +1,142 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// relay runs the relay until the test ends, and returns once it listens.
+func (l *Ledger) relay(t *testing.T, poke func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- l.Relay(ctx, slog.New(slog.DiscardHandler), poke) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	for listens := false; !listens; {
+		err := l.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query = $1 AND state = 'idle')`,
+			`LISTEN "reconciler.poke"`).Scan(&listens)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestAwait: whoever waits is woken by the turn that they wait for, and by no other, however many they are.
+func TestAwait(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	poked := make(chan struct{}, 1)
+	l.relay(t, func() { poked <- struct{}{} })
+	enqueue(t, l, FromWAL, "k")
+	first, _ := claimed(t, l)
+	enqueue(t, l, FromAPI, "k") // generation 2, while the turn of generation 1 is under way
+
+	soon, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if done, err := l.Await(soon, "k", 1); err != nil || done {
+		t.Errorf("before its turn ended: %v, %v", done, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var g errgroup.Group
+	const many = 200
+	for i := range many {
+		g.Go(func() error {
+			if done, err := l.Await(ctx, "k", 2); err != nil || !done {
+				return fmt.Errorf("waiter %d: %v, %v", i, done, err)
+			}
+			return nil
+		})
+	}
+	for l.waiting.number() < many {
+		runtime.Gosched()
+	}
+	finish(t, l, first[0], nil)
+	second, _ := claimed(t, l)
+	if n := l.waiting.number(); n != many {
+		t.Errorf("the turn before theirs let %d go", many-n)
+	}
+	finish(t, l, second[0], nil)
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	if done, err := l.Await(ctx, "k", 2); err != nil || !done {
+		t.Errorf("what is done already: %v, %v", done, err)
+	}
+	if err := l.Poke(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-poked
+}
+
+func (w *waiting) number() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all
+}
+
+// TestEnqueueCall: the row decides, and the notes of a call stay until a turn has ended that began with them.
+func TestEnqueueCall(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('k', 'VICTORY', 'p', 'd'), ('other', NULL, 'p', 'd')`)
+	for _, c := range []struct {
+		call Call
+		want error
+	}{
+		{Call{Key: "nobody's", Philosopher: "p", Domain: "d"}, ErrNoConquest},
+		{Call{Key: "k", Philosopher: "P", Domain: "d"}, ErrNoConquest},
+		{Call{Key: "k", Philosopher: "p", Domain: ""}, ErrNoConquest},
+		{Call{Key: "other", Philosopher: "p", Domain: "d"}, ErrNotVictory},
+	} {
+		if _, err := l.EnqueueCall(t.Context(), c.call); !errors.Is(err, c.want) {
+			t.Errorf("%+v: %v, want %v", c.call, err, c.want)
+		}
+	}
+	_, keys := claimed(t, l)
+	want(t, "what was refused made something dirty", keys)
+
+	call := func(notes *string, gen int64) {
+		t.Helper()
+		if got, err := l.EnqueueCall(t.Context(), Call{Key: "k", Philosopher: "p", Domain: "d", Notes: notes}); err != nil || got != gen {
+			t.Errorf("generation %d, %v, want %d", got, err, gen)
+		}
+	}
+	noted := func(when, want string) {
+		t.Helper()
+		var notes *string
+		if err := l.pool.QueryRow(t.Context(), `SELECT notes FROM queue WHERE key = 'k'`).Scan(&notes); err != nil {
+			t.Fatal(err)
+		}
+		if notes == nil != (want == "") || notes != nil && *notes != want {
+			t.Errorf("%s the notes are %v, want %q", when, notes, want)
+		}
+	}
+	call(ptr("one"), 1)
+	call(nil, 2)
+	noted("after a call without", "one")
+	first, _ := claimed(t, l)
+	call(ptr("two"), 3)
+	finish(t, l, first[0], nil)
+	noted("after a turn that began before the call", "two")
+	second, _ := claimed(t, l)
+	hour := 3600.0
+	finish(t, l, second[0], func(e *End) { e.Wait = &hour })
+	noted("after a turn that did not end well", "two")
+	l.exec(t, `UPDATE queue SET run_after = now()`)
+	third, _ := claimed(t, l)
+	finish(t, l, third[0], nil)
+	noted("after the turn", "")
+}
