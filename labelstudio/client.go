@@ -3,9 +3,8 @@
 //
 // It is written for a program that shares a Label Studio with people and must not lose what they do. Four rules follow from that.
 //
-// One call of a writing method is at most one request that writes. Nothing here, and nothing in net/http below, sends it twice: it has
-// its own connection (net/http repeats requests only on connections that were used before), a body that cannot be rewound, and no redirect
-// is followed. So an error means either "certainly not done" (see [NotDone]) or "nobody knows", and the caller can look before it decides.
+// One call of a writing method is at most one request that writes. Nothing here, and nothing in net/http below, sends it twice: a
+// POST or PATCH without Idempotency-Key, whose body cannot be rewound, is not repeated there, and no redirect is followed. So an error means either "certainly not done" (see [NotDone]) or "nobody knows", and the caller can look before it decides.
 //
 // Every answer is judged by its status first. Error bodies have an id too (a UUID text), which must never be taken for an object's.
 //
@@ -16,15 +15,14 @@
 // but cannot be read is an error; it is never skipped.
 //
 // Against Django's development server, which pip installations and the Docker image run by default, a reused connection costs 40 ms a request (it
-// sends head and body apart, and the second waits for a delayed acknowledgement). The client knows that server by its Server header
-// and then opens a new connection for every request.
+// sends head and body apart, and the second waits for a delayed acknowledgement). On Linux the client acknowledges at once. Elsewhere it knows
+// that server by its Server header and then opens a new connection for every request.
 package labelstudio
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -43,6 +41,10 @@ const (
 	importTimeout = 5 * time.Minute
 	// dialTimeout is shorter than any request's limit, so that a host that does not answer is told as "not sent" and not as "unknown".
 	dialTimeout = 5 * time.Second
+	// readIdle is below the 60 s and more after which usual proxies close a connection that nobody uses.
+	readIdle = 30 * time.Second
+	// writeIdle is below the second or two after which the hastiest servers do.
+	writeIdle = 500 * time.Millisecond
 )
 
 // Options are what a [Client] needs to know. URL and Token are required.
@@ -76,11 +78,13 @@ type Client struct {
 	read, write time.Duration
 	observe     func(Request)
 
-	pooled, fresh http.RoundTripper // the same one where the caller brought its own
-	traced        bool              // the transport is ours: that no connection was got is proof that nothing was sent
-	runserver     atomic.Bool       // the last answer came from Django's development server
-	clock         atomic.Pointer[ClockReading]
-	turn          chan struct{} // held by the one write that is under way
+	// Connections that wait for another read, those that wait a moment for another write, and none that wait. The same one
+	// where the caller brought its own.
+	pooled, warm, fresh http.RoundTripper
+	traced              bool        // the transport is ours: that no connection was got is proof that nothing was sent
+	runserver           atomic.Bool // the last answer came from a server that needs a new connection for every request
+	clock               atomic.Pointer[ClockReading]
+	turn                chan struct{} // held by the one write that is under way
 }
 
 // New checks the options and returns a client; it makes no request.
@@ -96,11 +100,11 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		base: base, observe: o.Observe,
 		read: orDefault(o.ReadTimeout, DefaultReadTimeout), write: orDefault(o.WriteTimeout, DefaultWriteTimeout),
-		pooled: o.Transport, fresh: o.Transport, turn: make(chan struct{}, 1),
+		pooled: o.Transport, warm: o.Transport, fresh: o.Transport, turn: make(chan struct{}, 1),
 	}
 	c.auth.Store(credentials)
 	if o.Transport == nil {
-		c.pooled, c.fresh, c.traced = newTransport(true), newTransport(false), true
+		c.pooled, c.warm, c.fresh, c.traced = newTransport(readIdle), newTransport(writeIdle), newTransport(0), true
 	}
 	if c.observe == nil {
 		c.observe = func(Request) {}
@@ -122,7 +126,7 @@ func (c *Client) Clock() (reading ClockReading, known bool) {
 
 // CloseIdleConnections closes the connections that wait for another request.
 func (c *Client) CloseIdleConnections() {
-	for _, t := range []http.RoundTripper{c.pooled, c.fresh} {
+	for _, t := range []http.RoundTripper{c.pooled, c.warm, c.fresh} {
 		if t, ok := t.(interface{ CloseIdleConnections() }); ok {
 			t.CloseIdleConnections()
 		}
@@ -131,16 +135,17 @@ func (c *Client) CloseIdleConnections() {
 
 // newTransport makes connections for HTTP/1 alone: HTTP/2 repeats requests by rules of its own. The proxy of the environment is used,
 // except for loopback addresses.
-func newTransport(reuse bool) *http.Transport {
+// A connection waits for another request as long as idle says; 0: not at all.
+func newTransport(idle time.Duration) *http.Transport {
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		DialContext:         dial,
 		TLSHandshakeTimeout: dialTimeout,
 		Protocols:           http1,
-		DisableKeepAlives:   !reuse,
-		IdleConnTimeout:     30 * time.Second, // below the 60 s and more after which usual proxies close theirs
+		DisableKeepAlives:   idle == 0,
+		IdleConnTimeout:     idle,
 		MaxIdleConnsPerHost: 4,
 	}
 }

@@ -178,13 +178,17 @@ func (c *Client) request(ctx context.Context, r call, authorization string) (*ht
 	return req, nil
 }
 
-// transport gives a write a connection of its own: a pooled one that the server closes at this moment would leave a write of unknown
-// outcome behind, for nothing.
+// transport gives a write a connection that was in use a moment ago, or a new one: one that the server closes just now would
+// leave a write of unknown end behind, and its caller waiting.
 func (c *Client) transport(r call) http.RoundTripper {
-	if !r.isRead() || c.runserver.Load() {
+	switch {
+	case !acksAtOnce && c.runserver.Load():
 		return c.fresh
+	case r.isRead():
+		return c.pooled
+	default:
+		return c.warm
 	}
-	return c.pooled
 }
 
 func (c *Client) learn(resp *http.Response, asked time.Time) {
