@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aristotle/reconciler/aristotle"
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
@@ -18,8 +19,9 @@ type sights struct {
 	tasks      map[int64]sight
 	missing    map[int64]bool // 404, its project being readable
 	errs       map[int64]error
-	unsearched error // the conquests without a task were not looked up everywhere
-	away       error // Label Studio as a whole was of no use
+	ratings    map[string][]aristotle.Rating // by key
+	unsearched error                         // the conquests without a task were not looked up everywhere
+	away       error                         // Label Studio as a whole was of no use
 }
 
 // sight is one task as it was read.

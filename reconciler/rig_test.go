@@ -106,12 +106,27 @@ func (r *rig) moveTo(url, token string) {
 	}
 }
 
-// settled links every task and gives every key its hub, as after a first full pass.
+// settled links every task and makes a turn of every key, as after a first full pass.
 func (r *rig) settled() {
-	r.exec(`INSERT INTO reconciler.hub (key, d, n, created_at, before) SELECT id, false, 0, "createdAt", result FROM "Conquest"`)
+	r.Helper()
 	r.exec(`INSERT INTO reconciler.project (id, full_at, watermark) VALUES ($1, now(), now())`, r.project)
-	r.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun, s) SELECT t, 'c' || (i - 1), $2, 'union', false FROM unnest($1::bigint[]) WITH ORDINALITY u(t, i)`,
+	r.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun) SELECT t, 'c' || (i - 1), $2, 'union' FROM unnest($1::bigint[]) WITH ORDINALITY u(t, i)`,
 		r.tasks, r.project)
+	if err := r.intake.All(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+	for t := r.turner(r.client); ; {
+		claims, err := r.ledger.Claim(r.Context(), 250, 250)
+		if err != nil {
+			r.Fatal(err)
+		}
+		if len(claims) == 0 {
+			break
+		}
+		if err := t.Turn(r.Context(), claims); err != nil {
+			r.Fatal(err)
+		}
+	}
 	r.exec(`ANALYZE`)
 }
 

@@ -17,7 +17,7 @@ type state struct {
 	row     *aristotle.Conquest // nil: there is no such conquest
 	hub     *ledger.Hub         // nil: there is none
 	edges   []ledger.Edge       // in task order
-	ratings []aristotle.Rating
+	ratings []aristotle.Rating  // as they were before the locks
 	claim   int64
 	notes   *string // of a sync call that is queued
 	lost    bool    // the row that was here before was VICTORY
@@ -52,6 +52,17 @@ func (c *change) add(o change) {
 	c.answers = append(c.answers, o.answers...)
 	c.dirty = append(c.dirty, o.dirty...)
 	c.ends = append(c.ends, o.ends...)
+}
+
+// Ratings implements rowSide.
+func (d database) Ratings(ctx context.Context, keys []string) (map[string][]aristotle.Rating, error) {
+	ratings := map[string][]aristotle.Rating{}
+	b := &pgx.Batch{}
+	aristotle.QueueRatings(b, keys, func(r aristotle.Rating) { ratings[r.Key] = append(ratings[r.Key], r) })
+	if err := d.Pool().SendBatch(ctx, b).Close(); err != nil {
+		return nil, fmt.Errorf("read the ratings of %d keys: %w", len(keys), err)
+	}
+	return ratings, nil
 }
 
 // Decide is the transaction of S3, for many keys in two round trips: lock and read,
@@ -102,7 +113,6 @@ func (database) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim)
 	ledger.QueueLockHubs(b, keys, func(h ledger.Hub) { states[h.Key].hub = &h })
 	ledger.QueueLockEdges(b, keys, func(e ledger.Edge) { states[e.Key].edges = append(states[e.Key].edges, e) })
 	ledger.QueueClaims(b, keys, func(key string, claim int64, notes *string) { states[key].claim, states[key].notes = claim, notes })
-	aristotle.QueueRatings(b, keys, func(r aristotle.Rating) { states[r.Key].ratings = append(states[r.Key].ratings, r) })
 	return states, conn.SendBatch(ctx, b).Close()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/aristotle/reconciler/aristotle"
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
@@ -22,6 +23,8 @@ type rowSide interface {
 	Claim(ctx context.Context, dirty, looks int) ([]ledger.Claim, error)
 	// Link adds links that are not there. It changes none that is, and dirties nothing.
 	Link(ctx context.Context, links []ledger.Link, initial string) error
+	// Ratings reads the ratings of keys, without a lock.
+	Ratings(ctx context.Context, keys []string) (map[string][]aristotle.Rating, error)
 	// Decide is S3: it locks the keys and reads them, calls decide once with what they
 	// are now, and commits all of the change that it returns, or nothing. decide must not
 	// wait for anything: Aristotle waits for these locks. Its map has every claimed key,

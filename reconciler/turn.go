@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/aristotle/reconciler/aristotle"
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
@@ -101,8 +102,13 @@ var errAway = errors.New("Label Studio is away")
 // tells the next turn that a PATCH may be on its way.
 func (t *Turner) Turn(ctx context.Context, claims []ledger.Claim) error {
 	t.Step("S1")
+	ratings := t.readRatings(ctx, claims) // meanwhile
 	found, unsearched := t.search(ctx, claims)
 	sights := t.look(ctx, claims, found, unsearched)
+	var err error
+	if sights.ratings, err = ratings(); err != nil {
+		return err
+	}
 	t.Step("S2")
 	all, undecided := t.decideAll(ctx, claims, sights)
 	t.Step("S3")
@@ -111,6 +117,28 @@ func (t *Turner) Turn(ctx context.Context, claims []ledger.Claim) error {
 		return errors.Join(undecided, err)
 	}
 	return errors.Join(undecided, sights.away)
+}
+
+// readRatings begins to read the ratings of keys and returns what waits for them.
+// There may be no index to find them by, so it takes long, and Aristotle must not
+// wait for a lock meanwhile. What is changed until S3 is overwritten with what it
+// asks for: whoever of us writes a rating has locked its conquest and left it dirty.
+func (t *Turner) readRatings(ctx context.Context, claims []ledger.Claim) (wait func() (map[string][]aristotle.Rating, error)) {
+	keys := make([]string, len(claims))
+	for i, c := range claims {
+		keys[i] = c.Key
+	}
+	var ratings map[string][]aristotle.Rating
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ratings, err = t.rows.Ratings(ctx, keys)
+	}()
+	return func() (map[string][]aristotle.Rating, error) {
+		<-done
+		return ratings, err
+	}
 }
 
 // decideAll is S3. One key that cannot be settled, since a trigger of the
@@ -144,6 +172,7 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 		var sum change
 		for _, c := range claims {
 			st := states[c.Key]
+			st.ratings = s.ratings[c.Key]
 			if st.claim != c.Claim {
 				continue // somebody else has it now
 			}
