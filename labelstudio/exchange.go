@@ -182,7 +182,7 @@ func (c *Client) request(ctx context.Context, r call, authorization string) (*ht
 // leave a write of unknown end behind, and its caller waiting.
 func (c *Client) transport(r call) http.RoundTripper {
 	switch {
-	case !acksAtOnce && c.runserver.Load():
+	case c.runserver.Load():
 		return c.fresh
 	case r.isRead():
 		return c.pooled
@@ -191,11 +191,12 @@ func (c *Client) transport(r call) http.RoundTripper {
 	}
 }
 
+// learn notes what an answer tells of the server: its clock, and whether connections should be used again.
 func (c *Client) learn(resp *http.Response, asked time.Time) {
 	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
 		c.clock.Store(&ClockReading{Ahead: time.Until(date), Within: time.Second + time.Since(asked)})
 	}
-	is := strings.HasPrefix(resp.Header.Get("Server"), "WSGIServer")
+	is := !acksAtOnce && strings.HasPrefix(resp.Header.Get("Server"), "WSGIServer")
 	if was := c.runserver.Swap(is); is && !was {
 		c.CloseIdleConnections()
 	}
