@@ -52,6 +52,30 @@ func QueueLock(b *pgx.Batch, ids []string, each func(Conquest)) {
 		})
 }
 
+// Face is a row as a person sees it.
+type Face struct {
+	ID          string     `json:"id"`
+	Title       *string    `json:"title"`
+	Result      *string    `json:"result"`
+	EvaluatedBy *string    `json:"evaluated_by"`
+	EvaluatedAt *time.Time `json:"evaluated_at"` // UTC, as UpdatedAt
+	UpdatedAt   *time.Time `json:"updated_at"`
+}
+
+// QueueFaces adds to a batch that the rows with these ids are handed over, unlocked.
+func QueueFaces(b *pgx.Batch, ids []string, each func(Face)) {
+	b.Queue(`SELECT id, title, result::text, "evaluatedBy", "evaluatedAt", "updatedAt" FROM public."Conquest" WHERE id = ANY($1)`, ids).
+		Query(func(rows pgx.Rows) error {
+			var f Face
+			_, err := pgx.ForEachRow(rows, []any{&f.ID, &f.Title, &f.Result, &f.EvaluatedBy, &f.EvaluatedAt, &f.UpdatedAt}, func() error {
+				each(f)
+				f = Face{}
+				return nil
+			})
+			return err
+		})
+}
+
 // Verdict is a person's word on a conquest, said elsewhere.
 type Verdict struct {
 	ID     string  `json:"id"`

@@ -63,16 +63,20 @@ func (l *Ledger) enqueueWhere(ctx context.Context, where string, ids []int64, fr
 	return n, nil
 }
 
-// lockEdgesSQL reads and locks the edges of keys, in lock order.
-const lockEdgesSQL = `
+// edgesSQL reads the edges of keys, in lock order.
+const edgesSQL = `
 	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
 	       extract(epoch FROM intent_deadline - now())::float8, missing_since, held,
 	       (SELECT hash FROM task_text t WHERE t.task_id = edge.task_id)
-	FROM edge WHERE key = ANY($1) ORDER BY task_id FOR UPDATE`
+	FROM edge WHERE key = ANY($1) ORDER BY task_id`
 
 // QueueLockEdges adds to a batch that each edge of keys is locked and handed over.
 func QueueLockEdges(b *pgx.Batch, keys []string, each func(Edge)) {
-	b.Queue(lockEdgesSQL, keys).Query(func(rows pgx.Rows) error {
+	queueEdges(b, edgesSQL+` FOR UPDATE`, keys, each)
+}
+
+func queueEdges(b *pgx.Batch, sql string, keys []string, each func(Edge)) {
+	b.Queue(sql, keys).Query(func(rows pgx.Rows) error {
 		var e Edge
 		_, err := pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.Begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Older, &e.Last, &e.Base,
 			&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Held, &e.TextHash}, func() error {

@@ -46,16 +46,22 @@ func QueueNewHubs(b *pgx.Batch, keys []string) {
 
 // QueueLockHubs adds to a batch that each hub of keys is locked and handed over.
 func QueueLockHubs(b *pgx.Batch, keys []string, each func(Hub)) {
-	b.Queue(`SELECT key, d, n, created_at::text, before FROM hub WHERE key = ANY($1) ORDER BY key FOR UPDATE`, keys).
-		Query(func(rows pgx.Rows) error {
-			var h Hub
-			_, err := pgx.ForEachRow(rows, []any{&h.Key, &h.D, &h.N, &h.CreatedAt, &h.Before}, func() error {
-				each(h)
-				h = Hub{}
-				return nil
-			})
-			return err
+	queueHubs(b, hubsSQL+` FOR UPDATE`, keys, each)
+}
+
+// hubsSQL reads the hubs of keys, in lock order.
+const hubsSQL = `SELECT key, d, n, created_at::text, before FROM hub WHERE key = ANY($1) ORDER BY key`
+
+func queueHubs(b *pgx.Batch, sql string, keys []string, each func(Hub)) {
+	b.Queue(sql, keys).Query(func(rows pgx.Rows) error {
+		var h Hub
+		_, err := pgx.ForEachRow(rows, []any{&h.Key, &h.D, &h.N, &h.CreatedAt, &h.Before}, func() error {
+			each(h)
+			h = Hub{}
+			return nil
 		})
+		return err
+	})
 }
 
 // QueueHubs adds to a batch that hubs are stored as they are.
