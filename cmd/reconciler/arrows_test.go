@@ -19,14 +19,15 @@ func arrows() map[string][]string {
 	leaves := []string{"cdc", "labelstudio", "aristotle", "metrics"}
 	return map[string][]string{
 		"cmd/reconciler": append([]string{"reconciler", "reconciler/api", "reconciler/auth", "reconciler/curation", "reconciler/icl", "reconciler/ledger",
-			"reconciler/star", "reconciler/web", "labelstudio/sandbox", "aristotle/sandbox"}, leaves...),
+			"reconciler/star", "reconciler/story", "reconciler/web", "labelstudio/sandbox", "aristotle/sandbox"}, leaves...),
 		"reconciler":          append([]string{"reconciler/icl", "reconciler/ledger", "reconciler/star"}, leaves...),
 		"reconciler/api":      {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/web", "labelstudio", "aristotle", "metrics"},
-		"reconciler/curation": {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/web", "labelstudio", "aristotle", "metrics"},
+		"reconciler/curation": {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/story", "reconciler/web", "labelstudio", "aristotle", "metrics"},
 		// What both servers share.
 		"reconciler/auth":        {"reconciler/web", "metrics"},
 		"reconciler/web":         {"metrics"},
 		"reconciler/web/webtest": {"reconciler/web"},
+		"reconciler/story":       {"reconciler/ledger", "reconciler/star", "aristotle"},
 		"reconciler/icl":         {"reconciler/ledger", "aristotle", "metrics"},
 		"reconciler/ledger":      {"reconciler/star", "aristotle", "metrics"},
 		"reconciler/star":        {},

@@ -49,7 +49,7 @@ type Config struct {
 
 	UnknownEvaluator string   `env:"RECONCILER_UNKNOWN_EVALUATOR" shown:"none: NULL" group:"People" help:"evaluatedBy where nobody can tell who set a star."`
 	TrustedProxies   Networks `env:"RECONCILER_TRUSTED_PROXIES" shown:"none" group:"People" later:"true" help:"Networks, comma-separated, whose X-Forwarded-User says who it is on the curation page. Everybody in them can claim to be anybody."`
-	LocalUser        string   `env:"RECONCILER_LOCAL_USER" shown:"the system user @localhost" group:"People" later:"true" help:"Who it is on the curation page without tokens."`
+	LocalUser        string   `env:"RECONCILER_LOCAL_USER" shown:"the system user @localhost" group:"People" help:"Who it is on the curation page without tokens, and in held settle."`
 
 	AuditRetention Retention  `env:"RECONCILER_AUDIT_RETENTION" default:"90d" group:"General" help:"How long the audit, from which the story of a key is told, is kept: days as in 90d, a duration as in 36h, or forever."`
 	LogFormat      LogFormat  `env:"RECONCILER_LOG_FORMAT" default:"text" group:"General" help:"text or json."`
@@ -61,7 +61,7 @@ func needs(command string) []string {
 	switch command {
 	case "run":
 		return []string{"ARISTOTLE_DATABASE_URL", "LABEL_STUDIO_API_KEY"}
-	case "setup", "doctor":
+	case "setup", "doctor", "status", "held":
 		return []string{"ARISTOTLE_DATABASE_URL"}
 	}
 	return nil

@@ -24,6 +24,8 @@ type commands struct {
 	Demo   DemoCmd   `cmd:"" help:"Everything on this machine with nothing to prepare: shows each flow, then keeps running."`
 	Setup  SetupCmd  `cmd:"" help:"Create what the daemon needs in Aristotle's PostgreSQL. Again and again is harmless."`
 	Doctor DoctorCmd `cmd:"" help:"Check everything that the daemon stands on; each finding with its remedy."`
+	Status StatusCmd `cmd:"" help:"What the daemon is doing, also when it is down; with a key, the story of that key."`
+	Held   HeldCmd   `cmd:"" help:"Keys that wait for a person: list them, settle one. Works with the daemon down."`
 }
 
 func main() {
@@ -65,7 +67,7 @@ func parse(cmds *commands, args, environ []string) (*kong.Context, loaded, error
 	if err != nil {
 		problems = append(problems, err.Error())
 	} else {
-		command = kctx.Selected().Name
+		command, _, _ = strings.Cut(kctx.Command(), " ") // of `held settle KEY` that is held
 	}
 	l, more := load(command, flags.given(), environ)
 	if problems = append(problems, more...); len(problems) > 0 {

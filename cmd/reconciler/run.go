@@ -97,13 +97,21 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 	if err := d.examine(ctx); err != nil {
 		return nil, err
 	}
-	if d.ledger, err = ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
-		return nil, hinted{withoutDSN(err), fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
+	if d.ledger, err = openLedger(ctx, cfg); err != nil {
+		return nil, err
 	}
 	if err := d.ledger.Migrate(ctx); err != nil {
 		return nil, err
 	}
 	return d, d.assemble()
+}
+
+func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, error) {
+	l, err := ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema))
+	if err != nil {
+		return nil, hinted{withoutDSN(err), fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
+	}
+	return l, nil
 }
 
 func listen(at Address, setting string) (net.Listener, error) {

@@ -20,6 +20,7 @@ type Click struct {
 	Who  *string // e-mail; nil: nobody knows
 	From Source  // FromCuration or FromAPI: a person waits
 	Task int64   // the task that it was said on; 0: none
+	Held bool    // it is to settle a hold: where no task of the key is held it is ErrNotHeld
 }
 
 // Clicked is what a click came to.
@@ -29,8 +30,11 @@ type Clicked struct {
 	Settled int                // how many tasks were held, and are no longer
 }
 
-// ErrNoConquest says that Aristotle has no conquest of that id.
-var ErrNoConquest = errors.New("no such conquest")
+// What keeps a click from being taken.
+var (
+	ErrNoConquest = errors.New("no such conquest")
+	ErrNotHeld    = errors.New("it is not held")
+)
 
 // Click commits a person's word as "A click" of the protocol has it: row, rating,
 // hub, the end of every hold and a dirty key in one transaction. The tasks follow with
@@ -42,7 +46,7 @@ var ErrNoConquest = errors.New("no such conquest")
 //
 // It waits for a row that somebody else holds as long as ctx lets it. A crash before
 // the commit leaves nothing; one after it leaves a dirty key. Without such a conquest
-// it returns ErrNoConquest.
+// in Aristotle it returns ErrNoConquest.
 func (l *Ledger) Click(ctx context.Context, c Click) (Clicked, error) {
 	for {
 		done, err := l.click(ctx, c)
@@ -65,6 +69,9 @@ func (l *Ledger) click(ctx context.Context, c Click) (done Clicked, err error) {
 		}
 		if s.row == nil {
 			return ErrNoConquest
+		}
+		if c.Held && !slices.ContainsFunc(s.edges, func(e Edge) bool { return e.Held != nil }) {
+			return ErrNotHeld
 		}
 		b := &pgx.Batch{}
 		done = s.take(b, c)

@@ -103,6 +103,9 @@ func TestClickWithoutHub(t *testing.T) {
 	if _, err := l.Click(t.Context(), Click{Key: "nobody", Gold: true, From: FromCuration}); !errors.Is(err, ErrNoConquest) {
 		t.Errorf("no conquest: %v", err)
 	}
+	if _, err := l.Click(t.Context(), Click{Key: "nobody", Gold: true, From: FromCuration, Held: true}); !errors.Is(err, ErrNoConquest) {
+		t.Errorf("no conquest to settle: %v", err)
+	}
 	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('first', 'NEUTRAL', 'p', 'd'), ('again', 'NEUTRAL', 'p', 'd')`)
 	l.exec(t, `INSERT INTO hub (key, d, n, created_at) VALUES ('again', false, 4, '2001-01-01')`)
 	l.exec(t, `INSERT INTO edge (task_id, key, project, begun, held) VALUES (1, 'again', 1, 'union', '{"shown": true, "stamp": "", "stars": null}')`)
@@ -139,6 +142,9 @@ func TestClickSettlesHolds(t *testing.T) {
 			t.Fatal(err)
 		}
 		want(t, "the edges", edges, "1 s t older f last x base {3,4}", "2 s f older last base {}", "3 s older last base {8}")
+		if _, err := l.Click(t.Context(), Click{Key: "k", Gold: gold, From: FromAPI, Held: true}); !errors.Is(err, ErrNotHeld) {
+			t.Errorf("settled a second time: %v", err)
+		}
 		if done.Settled != 2 {
 			t.Errorf("%d holds are settled, want 2", done.Settled)
 		}

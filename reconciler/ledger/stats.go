@@ -42,6 +42,8 @@ func (l *Ledger) Stats(ctx context.Context) (Stats, error) {
 // Slot is what the server says of a replication slot, all in bytes of WAL. The zero
 // value is that of one that is not there.
 type Slot struct {
+	Status   string  // wal_status: "reserved", …, "lost"; "" where there is no such slot
+	Active   bool    // somebody reads it
 	Retained float64 // kept for it
 	Lag      float64 // after what was confirmed
 	Safe     float64 // can still be written before it is lost; +Inf without such a limit
@@ -50,11 +52,11 @@ type Slot struct {
 // Slot returns what the server says of a replication slot.
 func (l *Ledger) Slot(ctx context.Context, name string) (Slot, error) {
 	var s Slot
-	err := l.pool.QueryRow(ctx, `SELECT
+	err := l.pool.QueryRow(ctx, `SELECT COALESCE(wal_status, 'unknown'), active,
 			COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::float8,
 			COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::float8,
 			CASE WHEN wal_status = 'lost' THEN 0 ELSE COALESCE(safe_wal_size, 'Infinity'::float8) END
-		FROM pg_replication_slots WHERE slot_name = $1`, name).Scan(&s.Retained, &s.Lag, &s.Safe)
+		FROM pg_replication_slots WHERE slot_name = $1`, name).Scan(&s.Status, &s.Active, &s.Retained, &s.Lag, &s.Safe)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Slot{}, fmt.Errorf("look at slot %q: %w", name, err)
 	}

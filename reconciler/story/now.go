@@ -10,49 +10,54 @@ import (
 )
 
 // now says where a key stands, a sentence each.
-func now(s ledger.Standing) []string {
-	all := []string{row(s.Row)}
-	for _, e := range s.Edges {
-		all = append(all, task(e))
+func now(s ledger.View, tasks []Task) []string {
+	all := []string{"There is no such conquest in Aristotle."}
+	if s.Row != nil {
+		all[0] = "The conquest is " + Row(s.Row) + "."
 	}
-	if len(s.Edges) == 0 {
+	for _, t := range tasks {
+		all = append(all, t.String()+".")
+	}
+	if len(tasks) == 0 {
 		all = append(all, "No task of it is known.")
 	}
 	return append(all, queue(s.Queued))
 }
 
-func row(r *aristotle.Face) string {
+// Row says what a row is and who made it that, as far as it is known.
+func Row(r *aristotle.Face) string {
 	if r == nil {
-		return "There is no such conquest in Aristotle."
+		return "no such conquest"
 	}
-	text := "The conquest is " + Result(r.Result)
+	text := Result(r.Result)
 	if r.EvaluatedBy != nil {
 		text += ", evaluated by " + *r.EvaluatedBy
-		if r.EvaluatedAt != nil {
-			text += " at " + When(*r.EvaluatedAt)
-		}
 	}
-	return text + "."
+	if r.EvaluatedAt != nil {
+		text += " at " + When(*r.EvaluatedAt)
+	}
+	return text
 }
 
-func task(e ledger.Edge) string {
-	text := fmt.Sprintf("Task %d of project %d", e.Task, e.Project)
+// String says where a task stands.
+func (t Task) String() string {
+	text := fmt.Sprintf("Task %d of project %d", t.Task, t.Project)
 	switch {
-	case e.Held != nil:
-		return fmt.Sprintf("%s waits for a person since %s: %s.", text, When(e.Held.Since), Showing(e.Held))
-	case e.MissingSince != nil:
-		return fmt.Sprintf("%s is missing since %s; what it showed is remembered.", text, When(*e.MissingSince))
-	case e.IntentValue != nil:
-		return fmt.Sprintf("%s is being written: %s, and how that ended is not known yet.", text, map[bool]string{true: "the star", false: "no star"}[*e.IntentValue])
-	case e.S == nil:
-		return text + " had no first contact yet."
+	case t.Held != nil:
+		return fmt.Sprintf("%s waits for a person since %s: %s", text, When(t.Held.Since), showing(t.Held))
+	case t.MissingSince != nil:
+		return fmt.Sprintf("%s is missing since %s; what it showed is remembered", text, When(*t.MissingSince))
+	case t.Writing != nil:
+		return fmt.Sprintf("%s is being written: %s, and how that ended is not known yet", text, shows(*t.Writing))
+	case t.Star == nil:
+		return text + " had no first contact yet"
 	default:
-		return fmt.Sprintf("%s shows %s.", text, shows(*e.S))
+		return fmt.Sprintf("%s shows %s", text, shows(*t.Star))
 	}
 }
 
-// Showing says what a held task showed, and who gave the star where that is known.
-func Showing(h *ledger.Held) string {
+// showing says what a held task showed, and who gave the star where that is known.
+func showing(h *ledger.Held) string {
 	if len(h.Stars) == 0 {
 		return "it shows " + shows(h.Shown)
 	}

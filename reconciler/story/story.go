@@ -45,17 +45,23 @@ type Event struct {
 
 // Tell tells the story of a key.
 func Tell(h ledger.History) Story {
-	s := Story{Key: h.Key, Row: h.Row, Queue: h.Queued, Cut: h.Cut, Tasks: []Task{}, Story: []Event{}}
+	s := Story{Key: h.Key, Row: h.Row, Queue: h.Queued, Cut: h.Cut, Tasks: Tasks(h.Edges), Story: []Event{}}
 	s.Known = h.Row != nil || len(h.Edges)+len(h.Records) > 0
 	if h.Hub != nil && h.Hub.D != nil {
 		s.Value, s.Count = h.Hub.D, h.Hub.N
 	}
-	for _, e := range h.Edges {
-		s.Tasks = append(s.Tasks, Task{Task: e.Task, Project: e.Project, Star: e.S, Writing: e.IntentValue, MissingSince: e.MissingSince, Held: e.Held})
-	}
 	for _, r := range h.Records {
 		s.Story = append(s.Story, Event{At: r.At, Source: r.Source, Task: r.Task, Reason: r.Reason, Text: sentence(r)})
 	}
-	s.Now = now(h.Standing)
+	s.Now = now(h.View, s.Tasks)
 	return s
+}
+
+// Tasks are the tasks of a key as of our last look.
+func Tasks(edges []ledger.Edge) []Task {
+	all := []Task{}
+	for _, e := range edges {
+		all = append(all, Task{Task: e.Task, Project: e.Project, Star: e.S, Writing: e.IntentValue, MissingSince: e.MissingSince, Held: e.Held})
+	}
+	return all
 }

@@ -32,7 +32,7 @@ func TestTell(t *testing.T) {
 	}
 	nothing := func(*ledger.Record) {}
 	s := Tell(ledger.History{
-		Standing: ledger.Standing{
+		View: ledger.View{
 			Key: "k", Hub: &ledger.Hub{D: &yes, N: 3}, Row: &aristotle.Face{Result: &victory, EvaluatedBy: &plato, EvaluatedAt: &at},
 			Edges: []ledger.Edge{
 				{Task: 1, Project: 9, S: &yes}, {Task: 2, Project: 9}, {Task: 3, Project: 9, S: &no, MissingSince: &at}, {Task: 4, Project: 9, S: &no, IntentValue: &yes},
@@ -108,7 +108,7 @@ Label Studio has task 7 again, and it goes on where it was.
 	if !s.Known || !*s.Value || s.Count != 3 || len(s.Tasks) != 6 {
 		t.Errorf("%+v", s)
 	}
-	if s := Tell(ledger.History{Standing: ledger.Standing{Key: "nobody"}}); s.Known || s.Now[0] != "There is no such conquest in Aristotle." {
+	if s := Tell(ledger.History{View: ledger.View{Key: "nobody"}}); s.Known || s.Now[0] != "There is no such conquest in Aristotle." {
 		t.Errorf("a key that nobody knows: %+v", s)
 	}
 }

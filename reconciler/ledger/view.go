@@ -10,8 +10,8 @@ import (
 	"github.com/aristotle/reconciler/aristotle"
 )
 
-// Standing is where a key stands: its row now, and what we remember of its last turn.
-type Standing struct {
+// View is where a key stands, for a person to see: its row now, and what we remember of its last turn.
+type View struct {
 	Key    string
 	Row    *aristotle.Face // nil: there is no such conquest
 	Hub    *Hub            // nil: no turn has come, or none since the row came
@@ -32,21 +32,21 @@ type Queued struct {
 }
 
 // Held returns the keys that wait for a person, ordered by key.
-func (l *Ledger) Held(ctx context.Context) ([]Standing, error) {
+func (l *Ledger) Held(ctx context.Context) ([]View, error) {
 	rows, err := l.pool.Query(ctx, `SELECT DISTINCT key FROM edge WHERE held IS NOT NULL ORDER BY key`)
 	if err == nil {
 		var keys []string
 		if keys, err = pgx.CollectRows(rows, pgx.RowTo[string]); err == nil {
-			return l.Standings(ctx, keys)
+			return l.Views(ctx, keys)
 		}
 	}
 	return nil, fmt.Errorf("list held keys: %w", err)
 }
 
-// Standings returns where keys stand, in their order. It locks nothing, so what a turn
+// Views returns where keys stand, in their order. It locks nothing, so what a turn
 // that is under way has committed may show in one part and not in the other.
-func (l *Ledger) Standings(ctx context.Context, keys []string) ([]Standing, error) {
-	all, at := make([]Standing, len(keys)), make(map[string]*Standing, len(keys))
+func (l *Ledger) Views(ctx context.Context, keys []string) ([]View, error) {
+	all, at := make([]View, len(keys)), make(map[string]*View, len(keys))
 	for i, k := range keys {
 		all[i].Key, at[k] = k, &all[i]
 	}
@@ -80,7 +80,7 @@ type Record struct {
 
 // History is where a key stands, and how it came there as far as the audit is kept.
 type History struct {
-	Standing
+	View
 	Records []Record // oldest first
 	Cut     bool     // there are older ones
 }
@@ -88,11 +88,11 @@ type History struct {
 // History returns where a key stands and its last records. A key that nobody knows has
 // neither row nor tasks nor records.
 func (l *Ledger) History(ctx context.Context, key string, records int) (History, error) {
-	standings, err := l.Standings(ctx, []string{key})
+	views, err := l.Views(ctx, []string{key})
 	if err != nil {
 		return History{}, err
 	}
-	h := History{Standing: standings[0]}
+	h := History{View: views[0]}
 	rows, err := l.pool.Query(ctx, `SELECT at, key, task_id, source, reason, said, said_by, who, result, shown, stars, d, n, wrote, intent, attempt, answer
 		FROM (SELECT * FROM audit WHERE key = $1 ORDER BY id DESC LIMIT $2) a ORDER BY id`, key, records+1)
 	if err == nil {
@@ -157,4 +157,13 @@ func (l *Ledger) Leader(ctx context.Context) (*Leader, error) {
 		}
 	}
 	return nil, fmt.Errorf("look who leads: %w", err)
+}
+
+// String names the session.
+func (l *Leader) String() string {
+	from := "this machine"
+	if l.From != nil {
+		from = *l.From
+	}
+	return fmt.Sprintf("%s from %s, connected since %s", l.Name, from, l.Since.UTC().Format(time.DateTime))
 }
