@@ -97,10 +97,11 @@ type Stats struct {
 	Connected   bool      // streaming
 	State       string    // in a few words, for people
 	Class       Class     // of the error that ended the last connection; empty while streaming
-	LastError   error     // that error; nil while streaming
+	LastError   error     // that error; nil while streaming, unless Handle failed and has taken nothing since
 	Received    LSN       // the highest place the server has named
 	Confirmed   LSN       // what the server was told last
 	LastMessage time.Time // from the server, keepalives among them
+	Handling    time.Time // since when Handle is under way; zero: it is not
 	Reconnects  int       // connections ended by an error
 	SlotsMade   int       // slots made anew
 }
@@ -117,9 +118,13 @@ type Listener struct {
 	reconnects  atomic.Int64
 	slotsMade   atomic.Int64
 
+	handling atomic.Int64 // since when Handle is under way; 0: it is not
+
 	// Only Run's goroutine uses what follows.
-	since time.Time // when the last stream began; zero: none did yet, and an error for a person ends Run
+	since time.Time // when the last stream began
 	known history
+	told  error // what was logged and is not over
+	tries int   // connections that an error ended since the last stream
 }
 
 type status struct {
@@ -167,12 +172,12 @@ func setDefault[T comparable](v *T, def T) {
 	}
 }
 
-// Run listens until ctx ends, and then returns nil, after Handle has returned and the server has been told. Lost connections are made again.
-// It returns an error only for what a person has to change (ClassOperator) and only before it has streamed once; later it waits for
-// that person, and goes on by itself. It may be called again when it has returned.
+// Run listens until ctx ends, and then returns nil, after Handle has returned and the server has been told. Lost connections are made
+// again, and what a person has to mend is waited for: [Listener.Check] tells it beforehand, [Listener.Stats] at any time. It may be called
+// again when it has returned.
 func (l *Listener) Run(ctx context.Context) error {
 	var retry backoff
-	l.since, l.known = time.Time{}, history{}
+	l.since, l.known, l.told, l.tries = time.Time{}, history{}, nil, 0
 	for {
 		l.enter(ctx, &status{text: "connecting"})
 		last := l.since
@@ -183,10 +188,8 @@ func (l *Listener) Run(ctx context.Context) error {
 		}
 		class := ErrorClass(err)
 		l.enter(ctx, &status{text: "waiting to try again: " + string(class), err: err})
-		if class == ClassOperator && l.since.IsZero() {
-			return err
-		}
 		l.reconnects.Add(1)
+		l.tries++
 		if l.since != last && time.Since(l.since) > sustained {
 			retry = 0
 		}
@@ -197,19 +200,27 @@ func (l *Listener) Run(ctx context.Context) error {
 }
 
 // enter publishes the state. An error is logged when it differs from the last one, and its end when the stream is back: an outage is two lines,
-// however often it is tried.
+// however often it is tried. Where Handle failed a connection proves nothing: the stream is back when Handle has taken something.
 func (l *Listener) enter(ctx context.Context, now *status) {
-	last := l.state.Load()
-	if now.err == nil && !now.connected {
-		now.err = last.err // still the reason
+	if now.err == nil && (!now.connected || l.told != nil && ErrorClass(l.told) == ClassHandle) {
+		now.err = l.told // still the reason
 	}
 	l.state.Store(now)
-	log := l.cfg.Log.With(slog.String(logSlot, l.cfg.Slot))
 	switch {
-	case now.err != nil && (last.err == nil || last.err.Error() != now.err.Error()):
-		log.WarnContext(ctx, "stream interrupted", slog.String(logClass, string(ErrorClass(now.err))), slog.Any(logError, now.err))
-	case now.connected && !last.connected:
-		log.InfoContext(ctx, "streaming", slog.String(logPosition, LSN(l.confirmed.Load()).String()))
+	case now.err != nil && (l.told == nil || l.told.Error() != now.err.Error()):
+		l.told = now.err
+		l.cfg.Log.WarnContext(ctx, "stream interrupted", slog.String(logSlot, l.cfg.Slot), slog.String(logClass, string(ErrorClass(now.err))), slog.Any(logError, now.err))
+	case now.connected && now.err == nil:
+		l.cfg.Log.InfoContext(ctx, "streaming", slog.String(logSlot, l.cfg.Slot), slog.String(logPosition, LSN(l.confirmed.Load()).String()), slog.Int(logTries, l.tries))
+		l.told, l.tries = nil, 0
+	}
+}
+
+// handled is told, by Run's goroutine, that Handle has taken something: what it had failed at is over.
+func (l *Listener) handled(ctx context.Context) {
+	if l.told != nil {
+		l.told = nil
+		l.enter(ctx, &status{connected: true, text: "streaming"})
 	}
 }
 
@@ -220,6 +231,7 @@ const (
 	logError    = "error"
 	logReason   = "reason"
 	logPosition = "position"
+	logTries    = "tries" // connections that an error ended since it streamed last
 	logSQLState = "sqlstate"
 )
 
@@ -236,6 +248,9 @@ func (l *Listener) Stats() Stats {
 	}
 	if at := l.lastMessage.Load(); at != 0 {
 		s.LastMessage = time.Unix(0, at)
+	}
+	if at := l.handling.Load(); at != 0 {
+		s.Handling = time.Unix(0, at)
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -286,4 +287,54 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := New(good); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestFailingHandleIsToldOnce: connections come and go while Handle fails, and the log has one line at its begin and one at its end.
+func TestFailingHandleIsToldOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var out lockedText
+	var failing atomic.Bool
+	failing.Store(true)
+	e := r.listen(func(cfg *Config) {
+		handle := cfg.Handle
+		cfg.Log = slog.New(slog.NewTextHandler(&out, nil))
+		cfg.Handle = func(ctx context.Context, b Batch) error {
+			if failing.Load() {
+				return errors.New("no room")
+			}
+			return handle(ctx, b)
+		}
+	})
+	e.streams()
+	r.exec(`INSERT INTO "Thing" VALUES ('a')`)
+	eventually(t, "three tries", func() bool { return e.l.Stats().Reconnects >= 3 })
+	if e.l.Stats().LastError == nil {
+		t.Error("the failure is not told")
+	}
+	failing.Store(false)
+	e.hears("I:Thing:a")
+	eventually(t, "it is over", func() bool { return e.l.Stats().LastError == nil })
+	said := out.String()
+	if strings.Count(said, "stream interrupted") != 1 || strings.Count(said, "msg=streaming") != 2 {
+		t.Errorf("it said:\n%s", said)
+	}
+}
+
+// lockedText is what several goroutines write.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -296,14 +296,23 @@ func TestSlotOfAnotherPast(t *testing.T) {
 	}
 }
 
+// refuses wants a finding for a person, with a hint, and a listener that waits for that person and says so.
 func (r *rig) refuses(change func(*Config)) {
 	r.t.Helper()
-	err := r.listen(change).ends()
-	e, ok := errors.AsType[*Error](err)
-	if !ok || e.Class != ClassOperator || e.Hint == "" {
-		r.t.Errorf("Run returned %v, want an error for an operator with a hint", err)
+	e := r.listen(change)
+	found := e.l.Check(r.t.Context())
+	if len(found) == 0 {
+		r.t.Fatal("Check found nothing")
 	}
-	r.t.Log(err)
+	for _, err := range found {
+		if e, ok := Mendable(err); !ok || e.Hint == "" {
+			r.t.Errorf("Check found %v, want an error for a person with a hint", err)
+		}
+	}
+	eventually(r.t, "waits for a person", func() bool { return e.l.Stats().Class == ClassOperator })
+	if err := e.stop(); err != nil {
+		r.t.Error(err)
+	}
 }
 
 // dropSlot takes the slot from whoever reads it.

@@ -28,6 +28,7 @@ type session struct {
 	pos     *Position
 	pending *pending
 
+	took    atomic.Bool   // Handle has taken something; set by deliver
 	durable atomic.Uint64 // end of the last transaction that Handle made durable; set by deliver
 
 	timeout  time.Duration // silence that means death
@@ -144,7 +145,11 @@ func (s *session) hand(ctx context.Context, b Batch) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handleLimit)
 	defer cancel()
-	return s.l.cfg.Handle(ctx, b)
+	s.l.handling.Store(time.Now().UnixNano())
+	defer s.l.handling.Store(0)
+	err := s.l.cfg.Handle(ctx, b)
+	s.took.CompareAndSwap(false, err == nil)
+	return err
 }
 
 // finish tells the server the last position and leaves the stream in good order, in bounded time: a server in the middle of a large

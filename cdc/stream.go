@@ -21,6 +21,9 @@ var (
 func (s *session) stream(ctx context.Context) error {
 	now := time.Now()
 	for {
+		if s.took.Swap(false) {
+			s.l.handled(ctx)
+		}
 		due, err := s.keepUp(now)
 		if err != nil {
 			return err

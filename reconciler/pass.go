@@ -14,6 +14,7 @@ import (
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/logs"
 	"github.com/aristotle/reconciler/reconciler/star"
 )
 
@@ -51,7 +52,12 @@ type Passes struct {
 	linked chan struct{}
 	once   sync.Once
 	away   atomic.Bool // the last pass found no Label Studio
+
+	failures logs.Failures
 }
+
+// msgPass is how the log tells of a pass that failed.
+const msgPass = "pass"
 
 // NewPasses returns p, ready to run.
 func NewPasses(p *Passes) *Passes {
@@ -84,7 +90,6 @@ func (p *Passes) Away() bool { return p.away.Load() }
 // makes up for what was missed while nobody ran. A pass that fails is made up by
 // the next one: it says so once, until that changes.
 func (p *Passes) Run(ctx context.Context) error {
-	last := ""
 	nextFull := p.Full.Next(time.Now().UTC())
 	for ctx.Err() == nil {
 		kind, err := metrics.Incremental, error(nil)
@@ -106,10 +111,9 @@ func (p *Passes) Run(ctx context.Context) error {
 		case err == nil:
 			p.Metrics.LabelStudioUp.Set(1)
 			p.Metrics.DiffLastSuccess.With(kind).SetToCurrentTime()
-			last = ""
-		case err.Error() != last:
-			p.Log.WarnContext(ctx, "pass", logPass, kind, logError, err)
-			last = err.Error()
+			p.failures.Over(ctx, p.Log, msgPass, string(kind))
+		default:
+			p.failures.Log(ctx, p.Log, slog.LevelWarn, msgPass, string(kind), err, slog.String(logPass, string(kind)))
 		}
 		p.wait(ctx, nextFull)
 	}

@@ -144,7 +144,7 @@ func (b *settling) settle(ctx context.Context, t *Turner) error {
 	if err := t.rows.Settle(ctx, b.patched, b.ends); err != nil {
 		return err
 	}
-	t.due(b.ends)
+	t.ended(ctx, b.ends)
 	for _, f := range b.after {
 		f()
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // The times of a turn. They follow from the protocol, and from how slow Label
@@ -71,6 +72,10 @@ type Turner struct {
 	pace     pace
 	next     time.Time   // when a key will be due by itself, or the poll
 	away     atomic.Bool // Label Studio is: all keys wait
+
+	failures logs.Failures
+	run      string // names this process in the ids of its turns
+	turns    int
 }
 
 // NewTurner returns a Turner that is ready to turn.
@@ -87,6 +92,7 @@ func NewTurner(o Options) *Turner {
 		Options: o, pace: newPace(),
 		rows: database{o.Ledger, o.Initial}, tasks: o.Studio,
 		attempt: uuid.NewString, jitter: rand.N[time.Duration],
+		run: uuid.NewString()[:8],
 	}
 }
 
@@ -101,6 +107,8 @@ var errAway = errors.New("Label Studio is away")
 // nothing has happened. After it, the row and the hub are final, and an intent
 // tells the next turn that a PATCH may be on its way.
 func (t *Turner) Turn(ctx context.Context, claims []ledger.Claim) error {
+	t.turns++
+	ctx = logs.WithTurn(ctx, fmt.Sprintf("%s-%d", t.run, t.turns))
 	t.Step("S1")
 	ratings := t.readRatings(ctx, claims) // meanwhile
 	found, unsearched := t.search(ctx, claims)
@@ -158,9 +166,7 @@ func (t *Turner) decideAll(ctx context.Context, claims []ledger.Claim, s *sights
 		second, err := t.decideAll(ctx, claims[half:], s)
 		return append(first, second...), err
 	}
-	c := claims[0]
-	t.Log.WarnContext(ctx, "settle key", logKey, c.Key, logError, err)
-	return nil, t.finish(ctx, t.failed(c, err))
+	return nil, t.finish(ctx, t.failed(claims[0], err))
 }
 
 func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sights) ([]writes, error) {
@@ -190,7 +196,7 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 	if err != nil {
 		return nil, err
 	}
-	t.due(ends)
+	t.ended(ctx, ends)
 	for _, c := range count {
 		c(ctx)
 	}
@@ -199,7 +205,7 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 
 // finish ends a turn that has nothing else to commit.
 func (t *Turner) finish(ctx context.Context, e ledger.End) error {
-	t.due([]ledger.End{e})
+	t.ended(ctx, []ledger.End{e})
 	return t.rows.Finish(ctx, []ledger.End{e})
 }
 

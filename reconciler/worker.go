@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -37,6 +38,13 @@ func (t *Turner) backoff(failures int) time.Duration {
 	return d/2 + t.jitter(d/2)
 }
 
+// What fails, as the log tells it.
+const (
+	msgWork   = "work"
+	msgListen = "listen for triggers: polling until it works again"
+	msgKey    = "key cannot be turned: it is tried again"
+)
+
 // Work turns keys until ctx ends, then ends the turn that it is at and returns nil.
 // What fails is tried again, and shown. It returns an error only where trying again
 // is of no use: our schema is gone.
@@ -51,13 +59,14 @@ func (t *Turner) Work(ctx context.Context) error {
 	listening.Go(func() { t.listen(ctx, wake) })
 	defer listening.Wait()
 	defer stop()
-	failures, last := 0, ""
+	failures := 0
 	for ctx.Err() == nil {
 		idle, err := t.workOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
 		case err == nil:
-			failures, last = 0, ""
+			failures = 0
+			t.failures.Over(ctx, t.Log, msgWork, "")
 			if idle {
 				t.wait(ctx, wake)
 			}
@@ -66,10 +75,7 @@ func (t *Turner) Work(ctx context.Context) error {
 		case errors.Is(err, errAway):
 			t.probe(ctx, err)
 		default:
-			if text := err.Error(); text != last { // a repeated failure is logged once until it changes
-				t.Log.ErrorContext(ctx, "work", logError, err)
-				last = text
-			}
+			t.failures.Log(ctx, t.Log, slog.LevelError, msgWork, "", err)
 			sleep(ctx, min(maxProbe, t.backoff(failures)))
 			failures++
 		}
@@ -117,7 +123,7 @@ func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) 
 			p := &panicError{v, debug.Stack()}
 			err = p
 			if len(claims) == 1 {
-				t.Log.ErrorContext(ctx, "turn", logKey, claims[0].Key, logError, p, "stack", string(p.stack))
+				t.failures.Log(ctx, t.Log, slog.LevelError, "turn", claims[0].Key, p, slog.String(logKey, claims[0].Key), slog.String("stack", string(p.stack)))
 				err = errors.Join(p, t.finish(ctx, t.failed(claims[0], p)))
 			}
 		}
@@ -131,13 +137,14 @@ func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 	for failures := 0; ctx.Err() == nil; failures++ {
 		err := t.rows.Listen(ctx, func() {
 			failures = 0
+			t.failures.Over(ctx, t.Log, msgListen, "")
 			select {
 			case wake <- struct{}{}:
 			default:
 			}
 		})
 		if err != nil && ctx.Err() == nil {
-			t.Log.WarnContext(ctx, "listen for triggers: polling until it works again", logError, err)
+			t.failures.Log(ctx, t.Log, slog.LevelWarn, msgListen, "", err)
 			sleep(ctx, min(maxProbe, t.backoff(failures)))
 		}
 	}
@@ -163,9 +170,15 @@ func (t *Turner) sooner(wait time.Duration) {
 	}
 }
 
-// due notes when the keys whose turns ended like this will be.
-func (t *Turner) due(ends []ledger.End) {
+// ended notes when the keys whose turns ended like this will be due, and tells of those that cannot be turned.
+func (t *Turner) ended(ctx context.Context, ends []ledger.End) {
 	for _, e := range ends {
+		switch {
+		case e.Failed && e.Error != nil:
+			t.failures.Log(ctx, t.Log, slog.LevelWarn, msgKey, e.Key, errors.New(*e.Error), slog.String(logKey, e.Key))
+		case e.Wait == nil:
+			t.failures.Over(ctx, t.Log, msgKey, e.Key, slog.String(logKey, e.Key))
+		}
 		for _, seconds := range []*float64{e.Wait, e.Look} {
 			if seconds != nil {
 				t.sooner(time.Duration(*seconds*float64(time.Second)) + dueSlack)

@@ -19,9 +19,9 @@ func arrows() map[string][]string {
 	leaves := []string{"cdc", "labelstudio", "aristotle", "metrics"}
 	return map[string][]string{
 		"cmd/reconciler": append([]string{"reconciler", "reconciler/api", "reconciler/auth", "reconciler/curation", "reconciler/icl", "reconciler/ledger",
-			"reconciler/star", "reconciler/story", "reconciler/web", "labelstudio/sandbox", "aristotle/sandbox"}, leaves...),
-		"reconciler":          append([]string{"reconciler/icl", "reconciler/ledger", "reconciler/star"}, leaves...),
-		"reconciler/api":      {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/web", "labelstudio", "aristotle", "metrics"},
+			"reconciler/logs", "reconciler/star", "reconciler/story", "reconciler/web", "labelstudio/sandbox", "aristotle/sandbox"}, leaves...),
+		"reconciler":          append([]string{"reconciler/icl", "reconciler/ledger", "reconciler/logs", "reconciler/star"}, leaves...),
+		"reconciler/api":      {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/logs", "reconciler/web", "labelstudio", "aristotle", "metrics"},
 		"reconciler/curation": {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/story", "reconciler/web", "labelstudio", "aristotle", "metrics"},
 		// What both servers share.
 		"reconciler/auth":        {"reconciler/web", "metrics"},
@@ -31,6 +31,7 @@ func arrows() map[string][]string {
 		"reconciler/icl":         {"reconciler/ledger", "aristotle", "metrics"},
 		"reconciler/ledger":      {"reconciler/star", "aristotle", "metrics"},
 		"reconciler/star":        {},
+		"reconciler/logs":        {},
 		// Three leaves, none of which imports another.
 		"cdc":         {"metrics"},
 		"labelstudio": {"metrics"},

@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // commands is the command line: one command, one field, one file.
@@ -86,17 +87,19 @@ func (e settingsError) Error() string {
 	return fmt.Sprintf("%d problems with the settings:\n  %s", len(e), strings.Join(e, "\n  "))
 }
 
-func newLogger(w io.Writer, format LogFormat, level slog.Level) *slog.Logger {
+// newLogger writes lines whose errors are told plainly. level may change while it is used.
+func newLogger(w io.Writer, format LogFormat, level slog.Leveler) *slog.Logger {
 	o := &slog.HandlerOptions{Level: level}
+	var h slog.Handler = slog.NewTextHandler(w, o)
 	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+		h = slog.NewJSONHandler(w, o)
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.New(logs.Handler{Handler: h, Text: plain})
 }
 
 // report prints the error, once, with the hint that it carries.
 func report(w io.Writer, err error) {
-	fmt.Fprintf(w, "reconciler: %v\n", err)
+	fmt.Fprintf(w, "reconciler: %s\n", plain(err))
 	var h interface{ Hint() string }
 	if errors.As(err, &h) && h.Hint() != "" {
 		fmt.Fprintf(w, "  %s\n", h.Hint())

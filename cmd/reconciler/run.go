@@ -21,6 +21,7 @@ import (
 	"github.com/aristotle/reconciler/reconciler/api"
 	"github.com/aristotle/reconciler/reconciler/auth"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // RunCmd is `reconciler run`: the daemon.
@@ -62,6 +63,7 @@ type daemon struct {
 	turner   *reconciler.Turner
 	leading  atomic.Bool
 	guard    *auth.Guard
+	failures logs.Failures
 	step     func(string)
 }
 
@@ -223,23 +225,15 @@ func serve(ctx context.Context, l net.Listener, s *http.Server) error {
 	return <-stopped
 }
 
-// lead runs stream, turns and passes whenever this replica is the leader. Only what
-// a person has to mend ends it: a lost session is asked for again.
+// lead runs stream, turns and passes whenever this replica is the leader. Nothing ends it but ctx: what a person has to mend was
+// told before the start, and what was taken away since is waited for.
 func (d *daemon) lead(ctx context.Context) error {
-	last := ""
 	for {
 		err := d.ledger.Lead(ctx, d.log, d.leader)
 		d.leading.Store(false)
 		d.metrics.StandBy()
-		var fatal *fatalError
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.As(err, &fatal):
-			return fatal.error
-		case err != nil && err.Error() != last:
-			last = err.Error()
-			d.log.WarnContext(ctx, "not leading: trying again", "error", explained(err))
+		if err != nil && ctx.Err() == nil {
+			d.failures.Log(ctx, d.log, slog.LevelWarn, msgLead, "", explained(err))
 		}
 		select {
 		case <-time.After(againAfter):
@@ -249,6 +243,9 @@ func (d *daemon) lead(ctx context.Context) error {
 	}
 }
 
+// msgLead is how the log tells that the lead could not be taken, or was lost.
+const msgLead = "not leading: trying again"
+
 // explained says what to do about an error of the database, where that is known.
 func explained(err error) error {
 	if ledger.IsSchemaGone(err) && !errors.Is(err, ledger.ErrNoSchema) {
@@ -257,9 +254,6 @@ func explained(err error) error {
 	return withoutDSN(err)
 }
 
-// fatalError ends the daemon: somebody has to mend something first.
-type fatalError struct{ error }
-
 func (d *daemon) leader(ctx context.Context) error {
 	// Our tables and rights may have been taken away while we ran, and made anew by `setup`.
 	if err := errors.Join(d.ledger.Migrate(ctx), d.ledger.Check(ctx)); err != nil {
@@ -267,6 +261,7 @@ func (d *daemon) leader(ctx context.Context) error {
 	}
 	d.leading.Store(true)
 	d.metrics.Leader.Set(1)
+	d.failures.Over(ctx, d.log, msgLead, "")
 	d.log.InfoContext(ctx, "leading")
 	if err := d.ledger.DropLeases(ctx); err != nil {
 		return err
@@ -279,13 +274,7 @@ func (d *daemon) leader(ctx context.Context) error {
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		err := d.stream.Run(ctx)
-		if err == nil || !d.stream.Stats().LastMessage.IsZero() {
-			return err // it has worked before, so it is waited for
-		}
-		return &fatalError{err}
-	})
+	g.Go(func() error { return d.stream.Run(ctx) })
 	g.Go(func() error { return d.turner.Work(ctx) })
 	g.Go(func() error { return d.passes.Run(ctx) })
 	g.Go(func() error { return reconciler.Prune(ctx, d.ledger, time.Duration(d.cfg.AuditRetention), d.log) })
