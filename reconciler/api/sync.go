@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/auth"
@@ -19,9 +20,9 @@ const (
 	syncWait = 5 * time.Second
 	// queryTimeout bounds each question to the database beside that.
 	queryTimeout = 2 * time.Second
-	// maxSync is above the largest call that the limits of its fields allow.
-	maxSync = 512 << 10
-	// Limits of the fields, in bytes. A longer id cannot be a key.
+	// maxSync is above the largest call that the limits of its fields allow, however it is escaped.
+	maxSync = 1 << 20
+	// Limits of the fields, in characters.
 	maxID    = 1000
 	maxNotes = 64 << 10
 )
@@ -37,17 +38,16 @@ type syncCall struct {
 func (c syncCall) check() error {
 	for _, f := range []struct {
 		name, value string
-		limit       int
-	}{{"conquest_id", c.ConquestID, maxID}, {"philosopher", c.Philosopher, maxID}, {"domain", c.Domain, maxID}} {
+	}{{"conquest_id", c.ConquestID}, {"philosopher", c.Philosopher}, {"domain", c.Domain}} {
 		switch {
 		case f.value == "":
 			return web.Refuse(http.StatusBadRequest, "%s is missing, or empty.", f.name)
-		case len(f.value) > f.limit:
-			return web.Refuse(http.StatusBadRequest, "%s may have %d bytes.", f.name, f.limit)
+		case utf8.RuneCountInString(f.value) > maxID:
+			return web.Refuse(http.StatusBadRequest, "%s may have %d characters.", f.name, maxID)
 		}
 	}
-	if c.ResultNotes != nil && len(*c.ResultNotes) > maxNotes {
-		return web.Refuse(http.StatusBadRequest, "result_notes may have %d bytes.", maxNotes)
+	if c.ResultNotes != nil && utf8.RuneCountInString(*c.ResultNotes) > maxNotes {
+		return web.Refuse(http.StatusBadRequest, "result_notes may have %d characters.", maxNotes)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -19,8 +20,8 @@ func KeyOf(data json.RawMessage) string {
 		return "" // data that is no object names no conquest
 	}
 	id := cmp.Or(idText(d["conquest_id"]), idText(d["id"]))
-	if len(id) > maxKey {
-		return ""
+	if len(id) > maxKey || strings.ContainsRune(id, 0) {
+		return "" // no row of PostgreSQL has such an id
 	}
 	return id
 }
