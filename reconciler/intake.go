@@ -2,11 +2,13 @@ package reconciler
 
 import (
 	"context"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/aristotle/reconciler/cdc"
 	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
@@ -16,18 +18,44 @@ const TableConquest = "Conquest"
 // Intake turns what happens in Aristotle's database into dirty keys. When its
 // methods return nil the keys are committed: only then may the stream go on.
 type Intake struct {
-	Ledger  *ledger.Ledger
-	Metrics *metrics.Metrics
+	Ledger   *ledger.Ledger
+	Metrics  *metrics.Metrics
+	Examples *icl.Source // tells every replica which examples have changed; nil: nobody
 }
 
 // Stream takes a batch of the change stream. What was changed is not looked at: the
 // rows are compared with their hubs as they are now. A TRUNCATE tells no keys, so
 // all are compared; it never means that their tasks are to be touched.
 func (in *Intake) Stream(ctx context.Context, b cdc.Batch) error {
-	for _, table := range b.Truncated {
-		if table == TableConquest {
-			return in.all(ctx, b.XIDs)
+	g, ctx := errgroup.WithContext(ctx)
+	if in.Examples != nil {
+		g.Go(func() error { return in.Examples.Tell(ctx, news(b), b.XIDs) })
+	}
+	g.Go(func() error { return in.rows(ctx, b) })
+	return g.Wait()
+}
+
+// news is what a batch says of examples.
+func news(b cdc.Batch) icl.News {
+	n := icl.News{All: len(b.Truncated) > 0}
+	for _, c := range b.Changes {
+		switch c.Table {
+		case TableConquest:
+			n.Conquests = append(n.Conquests, c.Key)
+		case "ml_analysis_rating":
+			n.Ratings = append(n.Ratings, c.Key)
+		case "conquest_prompt":
+			n.Prompts = append(n.Prompts, c.Key)
+		case "conquest_response":
+			n.Responses = append(n.Responses, c.Key)
 		}
+	}
+	return n
+}
+
+func (in *Intake) rows(ctx context.Context, b cdc.Batch) error {
+	if slices.Contains(b.Truncated, TableConquest) {
+		return in.all(ctx, b.XIDs)
 	}
 	keys := make([]string, 0, len(b.Changes))
 	for _, c := range b.Changes {
@@ -57,7 +85,14 @@ const manyKeys = 1000
 // All compares every row with its hub, since news of some were lost: the slot is a
 // new one, or the table was emptied. A change that comes while it runs is in the
 // stream.
-func (in *Intake) All(ctx context.Context) error { return in.all(ctx, nil) }
+func (in *Intake) All(ctx context.Context) error {
+	if in.Examples != nil {
+		if err := in.Examples.Tell(ctx, icl.News{All: true}, nil); err != nil {
+			return err
+		}
+	}
+	return in.all(ctx, nil)
+}
 
 // allPage is how many keys are compared in one statement.
 const allPage = 5000

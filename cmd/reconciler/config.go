@@ -35,6 +35,8 @@ type Config struct {
 	WebhookSecret  Secret  `env:"RECONCILER_WEBHOOK_SECRET" shown:"none" group:"Listeners" help:"Label Studio sends it as Authorization: Bearer. Without it anybody on this machine can wake the daemon."`
 	TokensFile     string  `env:"RECONCILER_TOKENS_FILE" shown:"none" group:"Listeners" help:"YAML file that says who may call what. Where it is set it is enforced on loopback too."`
 
+	ICLMemory Bytes `env:"RECONCILER_ICL_MEMORY" default:"512MiB" group:"Examples" help:"Memory that the examples may take. Where they do not fit, and with 0, each request asks the database."`
+
 	DiffSchedule     Schedule `env:"RECONCILER_DIFF_SCHEDULE" default:"@every 30s" group:"Passes" help:"When the incremental diff pass runs: cron expression or descriptor, UTC."`
 	FullDiffSchedule Schedule `env:"RECONCILER_FULL_DIFF_SCHEDULE" default:"0 3 * * *" group:"Passes" help:"The same for the pass that reads everything."`
 	Initial          Initial  `env:"RECONCILER_INITIAL" default:"union" group:"Passes" help:"First contact where the sides differ: union, aristotle (the row is right), labelstudio (the task is right: a bare VICTORY becomes PENDING) or hold (a person decides each)."`

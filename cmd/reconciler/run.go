@@ -20,6 +20,7 @@ import (
 	"github.com/aristotle/reconciler/reconciler"
 	"github.com/aristotle/reconciler/reconciler/api"
 	"github.com/aristotle/reconciler/reconciler/auth"
+	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 	"github.com/aristotle/reconciler/reconciler/logs"
 )
@@ -58,6 +59,8 @@ type daemon struct {
 	registry *prometheus.Registry
 	studio   *labelstudio.Client
 	stream   *cdc.Listener
+	examples *icl.Source
+	index    *icl.Index
 	intake   *reconciler.Intake
 	passes   *reconciler.Passes
 	turner   *reconciler.Turner
@@ -103,6 +106,9 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 		return nil, err
 	}
 	if err := d.ledger.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	if d.examples, err = icl.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
 		return nil, err
 	}
 	return d, d.assemble()
@@ -160,7 +166,8 @@ func (d *daemon) observe(r labelstudio.Request) {
 // assemble puts the parts together.
 func (d *daemon) assemble() (err error) {
 	cfg := d.cfg
-	d.intake = &reconciler.Intake{Ledger: d.ledger, Metrics: d.metrics}
+	d.index = icl.NewIndex(d.examples, icl.Options{Log: d.log, Metrics: d.metrics, Memory: int64(cfg.ICLMemory), Slot: string(cfg.Slot)})
+	d.intake = &reconciler.Intake{Ledger: d.ledger, Metrics: d.metrics, Examples: d.examples}
 	d.stream, err = cdc.New(cdc.Config{
 		URL: string(cfg.AristotleReplicationURL), Slot: string(cfg.Slot), Publication: string(cfg.Publication),
 		Tables: []string{reconciler.TableConquest}, Handle: d.intake.Stream, OnSlotCreated: d.intake.All, Log: d.log,
@@ -202,6 +209,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.guard.Tokens != nil {
 		g.Go(func() error { return d.guard.Tokens.Watch(ctx, d.metrics, d.log) })
 	}
+	g.Go(func() error { return d.index.Run(ctx) })
 	g.Go(func() error { return d.lead(ctx) })
 	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr().String(), "metrics", d.metricsListener.Addr().String())
 	err := g.Wait()
@@ -283,6 +291,9 @@ func (d *daemon) leader(ctx context.Context) error {
 
 // close releases what newDaemon has opened, last first.
 func (d *daemon) close() {
+	if d.examples != nil {
+		d.examples.Close()
+	}
 	if d.ledger != nil {
 		d.ledger.Close()
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -237,6 +238,31 @@ func (c *Count) UnmarshalText(text []byte) error {
 		return errors.New("is no whole number of at least 0")
 	}
 	*c = Count(n)
+	return nil
+}
+
+// Bytes is an amount of memory.
+type Bytes int64
+
+// UnmarshalText reads a number with a unit of 1,024s, or without one.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	number, unit := strings.TrimRight(string(text), "KMGTiB"), int64(1)
+	switch strings.TrimPrefix(string(text), number) {
+	case "", "B":
+	case "KiB":
+		unit = 1 << 10
+	case "MiB":
+		unit = 1 << 20
+	case "GiB":
+		unit = 1 << 30
+	default:
+		number = ""
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit {
+		return errors.New("is no amount of memory as in 512MiB or 2GiB")
+	}
+	*b = Bytes(int64(n) * unit)
 	return nil
 }
 
