@@ -38,6 +38,7 @@ func newExampleRig(t testing.TB, ratings int) *exampleRig {
 	}
 	r.exec(`ANALYZE`)
 	slot := "examples" + r.suffix
+	r.exec(`SELECT pg_create_logical_replication_slot($1, 'pgoutput')`, slot)
 	for range 2 {
 		src, err := icl.Open(t.Context(), r.url, "reconciler")
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
-	"fmt"
 	"strings"
 )
 
@@ -64,33 +63,55 @@ func (e *Example) size() int64 {
 
 // encode writes the pieces of an example: what comes before the answer, and the answer.
 func (e *Example) encode(before []Message, response string) {
-	var b bytes.Buffer
-	b.WriteString(`{"messages":[`)
+	w := newWriter()
+	w.WriteString(`{"messages":[`)
 	var prompt [2]int
 	for _, m := range before {
-		prompt = writeMessage(&b, m)
-		b.WriteByte(',')
+		prompt = w.message(m)
+		w.WriteByte(',')
 	}
-	answer := writeMessage(&b, Message{"assistant", response})
-	b.WriteString(`]}`)
-	e.chat = bytes.Clone(b.Bytes())
+	answer := w.message(Message{"assistant", response})
+	w.WriteString(`]}`)
+	e.chat = bytes.Clone(w.Bytes())
 	e.output = e.chat[answer[0]:answer[1]]
 	if len(before) == 2 { // system and user
 		e.instruction = e.chat[prompt[0]:prompt[1]]
 	} else {
-		e.instruction = quote(transcript(before))
+		w.Reset()
+		w.quote(transcript(before))
+		e.instruction = bytes.Clone(w.Bytes())
 	}
 	sum := sha256.Sum256(e.chat) // Alpaca follows from it
 	e.sum = [16]byte(sum[:])
 }
 
-// writeMessage returns where the content stands.
-func writeMessage(b *bytes.Buffer, m Message) (content [2]int) {
-	fmt.Fprintf(b, `{"role":"%s","content":`, m.Role)
-	content[0] = b.Len()
-	b.Write(quote(m.Content))
-	content[1] = b.Len()
-	b.WriteByte('}')
+// writer writes JSON texts as short as they can be: nobody puts them into a page.
+type writer struct {
+	bytes.Buffer
+	text *json.Encoder
+}
+
+func newWriter() *writer {
+	w := new(writer)
+	w.text = json.NewEncoder(&w.Buffer)
+	w.text.SetEscapeHTML(false)
+	return w
+}
+
+func (w *writer) quote(s string) {
+	if err := w.text.Encode(s); err != nil {
+		panic(err) // a text
+	}
+	w.Truncate(w.Len() - 1) // the line break
+}
+
+// message returns where the content stands.
+func (w *writer) message(m Message) (content [2]int) {
+	w.WriteString(`{"role":"` + m.Role + `","content":`)
+	content[0] = w.Len()
+	w.quote(m.Content)
+	content[1] = w.Len()
+	w.WriteByte('}')
 	return content
 }
 
@@ -107,15 +128,4 @@ func transcript(messages []Message) string {
 		b.WriteString(strings.ToUpper(m.Role[:1]) + m.Role[1:] + ": " + m.Content)
 	}
 	return b.String()
-}
-
-// quote writes a text as JSON, as short as it can be: nobody puts it into a page.
-func quote(s string) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(s); err != nil {
-		panic(err) // a text
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
