@@ -72,6 +72,7 @@ type Turner struct {
 	pace     pace
 	next     time.Time   // when a key will be due by itself, or the poll
 	away     atomic.Bool // Label Studio is: all keys wait
+	progress atomic.Int64
 
 	failures logs.Failures
 	run      string // names this process in the ids of its turns

@@ -60,7 +60,9 @@ func (t *Turner) Work(ctx context.Context) error {
 	defer listening.Wait()
 	defer stop()
 	failures := 0
+	defer t.progress.Store(0)
 	for ctx.Err() == nil {
+		t.progress.Store(time.Now().UnixNano())
 		idle, err := t.workOnce(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -196,6 +198,7 @@ func (t *Turner) probe(ctx context.Context, why error) {
 	defer t.away.Store(false)
 	since, last := time.Now(), why.Error()
 	for failures := 0; ctx.Err() == nil; failures++ {
+		t.progress.Store(time.Now().UnixNano())
 		_, err := t.tasks.Whoami(ctx)
 		if err == nil {
 			t.Metrics.LabelStudioUp.Set(1)
@@ -208,6 +211,15 @@ func (t *Turner) probe(ctx context.Context, why error) {
 		}
 		sleep(ctx, min(maxProbe, t.backoff(failures)))
 	}
+}
+
+// Progress is when the worker last began something: a look into the queue, a turn, a
+// question whether Label Studio is back. It is zero while it does not work.
+func (t *Turner) Progress() time.Time {
+	if at := t.progress.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
 }
 
 // Away tells whether all keys wait for Label Studio.

@@ -23,7 +23,13 @@ func (d *daemon) observer() *http.Server {
 		d.measure(r.Context())
 		gather.ServeHTTP(w, r)
 	})
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := d.alive(time.Now()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("alive\n"))
+	})
 	mux.HandleFunc("GET /readyz", d.ready)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: lookLimit, ReadTimeout: lookLimit, WriteTimeout: 10 * lookLimit}
 }

@@ -211,6 +211,10 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return d.index.Run(ctx) })
 	g.Go(func() error { return d.lead(ctx) })
+	g.Go(func() error {
+		newNotifier().run(ctx, d.log, d.alive)
+		return nil
+	})
 	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr().String(), "metrics", d.metricsListener.Addr().String())
 	err := g.Wait()
 	if err == nil {
