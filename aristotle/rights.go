@@ -148,3 +148,36 @@ func try(ctx context.Context, tx pgx.Tx, table string) (refused []Refusal, err e
 	}
 	return refused, nil
 }
+
+// Lacking returns the rights that the role has not, in one cheap statement: it believes the catalog where [Try] does. A required table
+// that is not there lacks them all.
+func Lacking(ctx context.Context, db interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}) ([]Right, error) {
+	all := Rights("")
+	for _, table := range RequiredTables() {
+		all = append(all, Rights(table)...)
+	}
+	var tables, verbs, columns []string
+	for _, r := range all {
+		tables, verbs, columns = append(tables, r.Table), append(verbs, r.Verb), append(columns, r.Column)
+	}
+	rows, err := db.Query(ctx, `
+		SELECT i FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS r(tab, verb, col, i)
+		WHERE NOT coalesce(CASE WHEN tab = '' THEN has_schema_privilege('public', verb)
+		                        WHEN col = '' THEN has_table_privilege(to_regclass('public.' || quote_ident(tab)), verb)
+		                        ELSE has_column_privilege(to_regclass('public.' || quote_ident(tab)), col, verb) END, false)
+		ORDER BY i`, tables, verbs, columns)
+	if err != nil {
+		return nil, fmt.Errorf("look at the rights: %w", err)
+	}
+	places, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("look at the rights: %w", err)
+	}
+	var lacking []Right
+	for _, i := range places {
+		lacking = append(lacking, all[i-1])
+	}
+	return lacking, nil
+}

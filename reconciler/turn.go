@@ -73,6 +73,7 @@ type Turner struct {
 	next     time.Time   // when a key will be due by itself, or the poll
 	away     atomic.Bool // Label Studio is: all keys wait
 	progress atomic.Int64
+	trouble  atomic.Pointer[error]
 
 	failures logs.Failures
 	run      string // names this process in the ids of its turns

@@ -68,6 +68,7 @@ func (t *Turner) Work(ctx context.Context) error {
 		case ctx.Err() != nil:
 		case err == nil:
 			failures = 0
+			t.trouble.Store(nil)
 			t.failures.Over(ctx, t.Log, msgWork, "")
 			if idle {
 				t.wait(ctx, wake)
@@ -77,6 +78,7 @@ func (t *Turner) Work(ctx context.Context) error {
 		case errors.Is(err, errAway):
 			t.probe(ctx, err)
 		default:
+			t.trouble.Store(&err)
 			t.failures.Log(ctx, t.Log, slog.LevelError, msgWork, "", err)
 			sleep(ctx, min(maxProbe, t.backoff(failures)))
 			failures++
@@ -220,6 +222,14 @@ func (t *Turner) Progress() time.Time {
 		return time.Unix(0, at)
 	}
 	return time.Time{}
+}
+
+// Trouble is why the worker could not do its last work; nil: it could.
+func (t *Turner) Trouble() error {
+	if err := t.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Away tells whether all keys wait for Label Studio.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"time"
 
@@ -66,38 +65,4 @@ func (d *daemon) measure(ctx context.Context) {
 	m.SlotRetainedWAL.Set(slot.Retained)
 	m.SlotLag.Set(slot.Lag)
 	m.SlotSafeWAL.Set(slot.Safe)
-}
-
-// ready says whether this process does its job, and if not, why. One that does not
-// lead is ready when it can take webhooks.
-func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), lookLimit)
-	defer cancel()
-	reasons := []string{}
-	_, err := d.ledger.Stats(ctx)
-	if err == nil {
-		err = d.ledger.Check(ctx)
-	}
-	if err != nil {
-		reasons = append(reasons, "database: "+explained(err).Error())
-	}
-	if d.leading.Load() {
-		if s := d.stream.Stats(); !s.Connected {
-			why := "stream: " + s.State
-			if s.LastError != nil { // it ends with what to do about it
-				why += ": " + s.LastError.Error()
-			}
-			reasons = append(reasons, why)
-		}
-		if d.turner.Away() || d.passes.Away() {
-			reasons = append(reasons, "Label Studio is away")
-		}
-	}
-	status := http.StatusOK
-	if len(reasons) > 0 {
-		status = http.StatusServiceUnavailable
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "leader": d.leading.Load(), "reasons": reasons})
 }

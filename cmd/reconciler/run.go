@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -67,7 +68,10 @@ type daemon struct {
 	leading  atomic.Bool
 	guard    *auth.Guard
 	failures logs.Failures
-	step     func(string)
+
+	seen              readiness
+	answeredAt, ledAt atomic.Int64
+	step              func(string)
 }
 
 // newDaemon opens everything that can be wrong, and starts nothing: what it returns
@@ -158,6 +162,9 @@ func (d *daemon) examine(ctx context.Context) error {
 }
 
 func (d *daemon) observe(r labelstudio.Request) {
+	if strings.HasPrefix(r.Code, "2") {
+		d.answeredAt.Store(time.Now().UnixNano())
+	}
 	op := metrics.Operation(r.Operation)
 	d.metrics.LabelStudioRequests.With(op, metrics.Code(r.Code)).Inc()
 	d.metrics.LabelStudioDuration.With(op).Observe(r.Duration.Seconds())
@@ -271,6 +278,7 @@ func (d *daemon) leader(ctx context.Context) error {
 	if err := errors.Join(d.ledger.Migrate(ctx), d.ledger.Check(ctx)); err != nil {
 		return err
 	}
+	d.ledAt.Store(time.Now().UnixNano())
 	d.leading.Store(true)
 	d.metrics.Leader.Set(1)
 	d.failures.Over(ctx, d.log, msgLead, "")

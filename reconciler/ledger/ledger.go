@@ -22,6 +22,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/aristotle/reconciler/aristotle"
 )
 
 //go:embed migrations/*.sql
@@ -173,11 +175,21 @@ func (l *Ledger) Migrate(ctx context.Context) error {
 	return nil
 }
 
-// Check tells whether Aristotle's rows can be read, which a migration of the
-// application can take away.
+// ErrNoRights says that the role may not do what the contract gives it.
+var ErrNoRights = errors.New("the daemon's role lacks rights")
+
+// Check tells whether Aristotle's rows can be read and written, which a migration of
+// the application can take away.
 func (l *Ledger) Check(ctx context.Context) error {
-	if _, err := l.pool.Exec(ctx, `SELECT id, result, "createdAt" FROM public."Conquest" LIMIT 0`); err != nil {
-		return fmt.Errorf("read Aristotle's rows: %w", err)
+	lacking, err := aristotle.Lacking(ctx, l.pool)
+	if err == nil && len(lacking) > 0 {
+		err = fmt.Errorf("%w: %v", ErrNoRights, lacking)
+	}
+	if err == nil {
+		_, err = l.pool.Exec(ctx, `SELECT id, result, "createdAt" FROM public."Conquest" LIMIT 0`)
+	}
+	if err != nil {
+		return fmt.Errorf("look at Aristotle's tables: %w", err)
 	}
 	return nil
 }
@@ -187,7 +199,7 @@ func (l *Ledger) Check(ctx context.Context) error {
 func IsSchemaGone(err error) bool {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		return errors.Is(err, ErrNoSchema)
+		return errors.Is(err, ErrNoSchema) || errors.Is(err, ErrNoRights)
 	}
 	switch pg.Code {
 	case "3F000", "42P01", "42501", "42883", "42703": // no schema, no table, no right, no function, no column
