@@ -25,8 +25,31 @@ type decided struct {
 type seen struct {
 	stored ledger.Edge
 	look   star.Look
-	task   sight // where it was Seen
+	task   sight  // where it was read
+	gone   bool   // 404, its project being readable
+	pause  *pause // it counts as not read, for a while and through no failure; nil: it does not
 }
+
+// pause is why an answer is not acted on yet, and when to look again.
+type pause struct {
+	wait time.Duration
+	why  error
+}
+
+// The times of a pause.
+const (
+	// goneFor is how long a task must have been gone until that is believed: whoever
+	// restores it, or puts a proxy right, has that long.
+	goneFor = time.Minute
+	// firstPass is how often a key looks whether the first pass over a project is
+	// finished; its end makes the key dirty anyway.
+	firstPass = 10 * time.Second
+)
+
+var (
+	errGone  = errors.New("Label Studio does not have its task any more: looking again before that is believed")
+	errUnmet = errors.New("the first pass over its project is not finished: other tasks of it may have a say")
+)
 
 // decide is S3 for one key, between its locks and its writes. It asks nobody.
 func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
@@ -97,31 +120,51 @@ func (d *decided) forgetRow(c ledger.Claim, st *state) {
 // task is another task now are unlinked on the way.
 func (t *Turner) see(d *decided, c ledger.Claim, st *state, s *sights) []seen {
 	var edges []seen
-	for _, e := range st.edges {
-		if !t.ours(e.Project) {
+	for _, stored := range st.edges {
+		if !t.ours(stored.Project) {
 			continue
 		}
-		task, read := s.tasks[e.Task]
-		look := star.Look{Edge: toStar(e), Sight: star.Unread}
+		task, read := s.tasks[stored.Task]
+		e := seen{stored: stored, look: star.Look{Edge: toStar(stored), Sight: star.Unread}, task: task, gone: s.missing[stored.Task]}
 		switch {
-		case s.missing[e.Task]:
-			look.Sight = star.Missing
+		case e.gone:
+			e.miss()
 		case read:
-			look.Meta = readMeta(e.Task, task.Meta)
-			look.Stars = stars(&task.Task, t.GroundTruth)
-			look.Sight = star.Waiting
-			if settled(c, e, look.Meta.Stamp) {
-				look.Sight = star.Seen
+			e.look.Meta = readMeta(stored.Task, task.Meta)
+			e.look.Stars = stars(&task.Task, t.GroundTruth)
+			e.look.Sight = star.Waiting
+			if settled(c, stored, e.look.Meta.Stamp) {
+				e.look.Sight = star.Seen
 			}
-			if key := ledger.KeyOf(task.Data); look.Sight == star.Seen && (key != c.Key || isOther(e, task)) {
-				d.relink(c, e, task, key)
+			if key := ledger.KeyOf(task.Data); e.look.Sight == star.Seen && (key != c.Key || isOther(stored, task)) {
+				d.relink(c, stored, task, key)
 				continue
 			}
-			d.keepText(c, e, task)
+			d.keepText(c, stored, task)
+			e.await()
 		}
-		edges = append(edges, seen{stored: e, look: look, task: task})
+		edges = append(edges, e)
 	}
 	return edges
+}
+
+// miss believes that a task is gone once it has been for a while.
+func (e *seen) miss() {
+	left := goneFor
+	if e.stored.MissingSince != nil {
+		left -= time.Since(*e.stored.MissingSince)
+	}
+	if e.look.Sight = star.Missing; left > 0 {
+		e.look.Sight, e.pause = star.Unread, &pause{left, errGone}
+	}
+}
+
+// await keeps a task from having its say before all tasks of its project are linked,
+// where what it says depends on theirs: a bare VICTORY is none if one of them is starred.
+func (e *seen) await() {
+	if e.look.New && e.look.Begun == star.LabelStudio && e.stored.Unmet {
+		e.look.Sight, e.pause = star.Unread, &pause{firstPass, errUnmet}
+	}
 }
 
 // keepText stores what the task says where that is news. It decides nothing, so it
@@ -204,11 +247,13 @@ func (t *Turner) end(c ledger.Claim, s *sights, edges []seen, decision star.Deci
 	if c.Search && s.unsearched != nil {
 		e = t.unreadEnd(s, c, fmt.Errorf("look up its task: %w", s.unsearched))
 	}
-	for i, edge := range edges {
+	for _, edge := range edges { // one that is Open waits for one of the others
 		switch {
 		case edge.look.Sight == star.Waiting:
 			e = sooner(e, later(c, left(edge.stored)))
-		case edge.look.Sight == star.Unread || decision.Edges[i].Open:
+		case edge.pause != nil:
+			e = sooner(e, because(later(c, edge.pause.wait), edge.pause.why))
+		case edge.look.Sight == star.Unread:
 			e = sooner(e, t.unreadEnd(s, c, s.errs[edge.stored.Task]))
 		}
 	}
@@ -226,13 +271,17 @@ func (t *Turner) unreadEnd(s *sights, c ledger.Claim, err error) ledger.End {
 	case s.away != nil:
 		return later(c, 0)
 	case err == nil: // linked between the claim and S3
-		e := later(c, 0)
-		text := errUnseen.Error()
-		e.Error = &text
-		return e
+		return because(later(c, 0), errUnseen)
 	default:
 		return t.failed(c, err)
 	}
+}
+
+// because says why a key waits.
+func because(e ledger.End, why error) ledger.End {
+	text := why.Error()
+	e.Error = &text
+	return e
 }
 
 // sooner is the end that is due first; a success is due last.

@@ -34,35 +34,59 @@ func (r *rig) turnAll(t *reconciler.Turner) {
 	r.Fatal("it does not come to rest")
 }
 
-// linked links the tasks under a choice for their first contact, and makes their keys dirty.
+// linked links tasks of the conquests c0, c1, … under a choice for their first contact, and makes their keys dirty.
 func (r *rig) linked(initial string) {
 	r.Helper()
 	var links []ledger.Link
 	for i, task := range r.tasks {
 		links = append(links, ledger.Link{Task: task, Project: r.project, Key: fmt.Sprint("c", i)})
 	}
+	r.link(initial, links...)
+}
+
+func (r *rig) link(initial string, links ...ledger.Link) {
+	r.Helper()
 	if _, err := r.ledger.Linked(r.Context(), links, initial, ledger.FromDiff); err != nil {
 		r.Fatal(err)
 	}
 }
 
-// shows is what row, hub and task of c0 say, and whether it is held.
-func (r *rig) shows() string {
+// met is the end of the first pass over the project.
+func (r *rig) met() {
 	r.Helper()
-	var s string
-	if err := r.db.QueryRow(r.Context(), `SELECT concat_ws(' ', c.result, h.d::text, h.n, CASE WHEN e.held IS NOT NULL THEN 'held' END)
-		FROM "Conquest" c JOIN reconciler.hub h ON h.key = c.id JOIN reconciler.edge e ON e.key = c.id WHERE c.id = 'c0'`).Scan(&s); err != nil {
+	r.exec(`INSERT INTO reconciler.project (id, full_at, watermark) VALUES ($1, now(), now())`, r.project)
+	var keys []string
+	if err := r.db.QueryRow(r.Context(), `SELECT array_agg(key) FROM reconciler.edge`).Scan(&keys); err != nil {
 		r.Fatal(err)
 	}
-	return fmt.Sprint(s, " ", r.gold(r.tasks[0]))
+	r.dirty(keys...)
+}
+
+// shows is what row, hub and tasks of c0 say, and what else there is to tell of its edges.
+func (r *rig) shows() string { return r.showsOf("c0") }
+
+func (r *rig) showsOf(key string) string {
+	r.Helper()
+	var s string
+	var tasks []int64
+	if err := r.db.QueryRow(r.Context(), `SELECT concat_ws(' ', COALESCE(c.result, 'gone'), h.d::text || '@' || h.n, e.states), COALESCE(e.tasks, '{}')
+		FROM (SELECT $1::text AS id) k LEFT JOIN "Conquest" c USING (id) LEFT JOIN reconciler.hub h ON h.key = k.id, LATERAL (
+			SELECT string_agg(CASE WHEN held IS NOT NULL THEN 'held' WHEN s IS NULL THEN 'new' WHEN missing_since IS NOT NULL THEN 'missing' END, ' ' ORDER BY task_id) AS states,
+				array_agg(task_id ORDER BY task_id) AS tasks FROM reconciler.edge WHERE key = k.id) e`, key).Scan(&s, &tasks); err != nil {
+		r.Fatal(err)
+	}
+	for _, task := range tasks {
+		s += fmt.Sprint(" ", r.gold(task))
+	}
+	return s
 }
 
 // gold is what a task's meta says of the star.
 func (r *rig) gold(task int64) any {
 	r.Helper()
-	t, err := r.client.Task(r.Context(), task)
-	if err != nil {
-		r.Fatal(err)
+	t, there := r.studio.Task(task)
+	if !there {
+		return "404"
 	}
 	var m map[string]any
 	if err := json.Unmarshal(t.Meta, &m); err != nil {
@@ -88,12 +112,12 @@ func TestHeldIsSettled(t *testing.T) {
 		after map[string]any // what a person makes of meta between the look and the click
 		want  string
 	}{
-		"victory":                      {map[string]any{"gold_star": true}, true, nil, "VICTORY true 1 true"},
-		"not victory":                  {map[string]any{"gold_star": true}, false, nil, "DEFEAT false 1 false"},
-		"older key":                    {map[string]any{"is_gold_star": true}, false, nil, "DEFEAT false 1 false"},
-		"two keys that differ":         {map[string]any{"gold_star": true, "is_gold_star": false}, true, nil, "VICTORY true 1 true"},
-		"un-starred, then victory":     {map[string]any{"gold_star": true}, true, map[string]any{"gold_star": false}, "DEFEAT false 2 false"},
-		"un-starred, then not victory": {map[string]any{"gold_star": true}, false, map[string]any{"gold_star": false}, "DEFEAT false 1 false"},
+		"victory":                      {map[string]any{"gold_star": true}, true, nil, "VICTORY true@1 true"},
+		"not victory":                  {map[string]any{"gold_star": true}, false, nil, "DEFEAT false@1 false"},
+		"older key":                    {map[string]any{"is_gold_star": true}, false, nil, "DEFEAT false@1 false"},
+		"two keys that differ":         {map[string]any{"gold_star": true, "is_gold_star": false}, true, nil, "VICTORY true@1 true"},
+		"un-starred, then victory":     {map[string]any{"gold_star": true}, true, map[string]any{"gold_star": false}, "DEFEAT false@2 false"},
+		"un-starred, then not victory": {map[string]any{"gold_star": true}, false, map[string]any{"gold_star": false}, "DEFEAT false@1 false"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -103,7 +127,7 @@ func TestHeldIsSettled(t *testing.T) {
 			r.linked("union")
 			turner := r.turner(r.client)
 			r.turnAll(turner)
-			if got := r.shows(); !strings.HasPrefix(got, "DEFEAT false 0 held") {
+			if got := r.shows(); !strings.HasPrefix(got, "DEFEAT false@0 held") {
 				t.Fatalf("the first contact came to %s, want it held", got)
 			}
 			if c.after != nil {

@@ -94,6 +94,12 @@ func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids 
 	}
 	at := time.Now()
 	listed, err := t.tasks.TasksByID(ctx, project, ids)
+	if labelstudio.IsNotFound(err) && t.projectGone(ctx, project) {
+		for _, id := range ids {
+			s.missing[id] = true
+		}
+		return
+	}
 	if err != nil {
 		t.unread(ctx, s, ids, err)
 		return
@@ -107,6 +113,14 @@ func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids 
 			t.lookAlone(ctx, s, id)
 		}
 	}
+}
+
+// projectGone tells whether a project was deleted: there is a list of all that our
+// token sees, and it is not on it. An empty list says nothing: a token of somebody
+// else's has that too.
+func (t *Turner) projectGone(ctx context.Context, project int64) bool {
+	all, err := t.tasks.Projects(ctx)
+	return err == nil && len(all) > 0 && !slices.ContainsFunc(all, func(p labelstudio.Project) bool { return p.ID == project })
 }
 
 // lookAlone reads a task that a listing of its project did not show. The listing

@@ -136,13 +136,13 @@ func (d *decided) store(e, was ledger.Edge) {
 // rememberTask notes what an edge remembers beside the decision.
 func (t *Turner) rememberTask(stored *ledger.Edge, e seen, o star.Outcome) {
 	stored.Held = nil
-	switch e.look.Sight {
-	case star.Missing:
+	switch {
+	case e.gone:
 		if stored.MissingSince == nil {
 			now := time.Now()
 			stored.MissingSince = &now
 		}
-	case star.Seen, star.Waiting:
+	case e.look.Sight == star.Seen || e.look.Sight == star.Waiting:
 		stored.MissingSince = nil
 		stored.Project = e.task.Project
 		stored.TaskCreatedAt = &e.task.CreatedAt

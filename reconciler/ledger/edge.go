@@ -23,11 +23,12 @@ type Edge struct {
 	Base          []int64    `json:"base"`
 	IntentValue   *bool      `json:"intent_value"`
 	IntentAttempt *string    `json:"intent_attempt"`
-	IntentFor     *float64   `json:"intent_for"` // of a new intent: seconds from now to its deadline
-	IntentWait    *float64   `json:"-"`          // of a stored one: seconds left, negative once it has passed
-	MissingSince  *time.Time `json:"missing_since"`
-	Held          *Held      `json:"held"` // nil: not held
-	TextHash      []byte     `json:"-"`    // of the texts that are stored of it, see [Text.Hash]
+	IntentFor     *float64   `json:"intent_for"`    // of a new intent: seconds from now to its deadline
+	IntentWait    *float64   `json:"-"`             // of a stored one: seconds left, negative once it has passed
+	MissingSince  *time.Time `json:"missing_since"` // of the first 404 in a row
+	Unmet         bool       `json:"-"`             // no pass over its project has finished yet
+	Held          *Held      `json:"held"`          // nil: not held
+	TextHash      []byte     `json:"-"`             // of the texts that are stored of it, see [Text.Hash]
 }
 
 // Held is what was seen when an edge's first contact was held: what a click settles,
@@ -66,7 +67,7 @@ func (l *Ledger) enqueueWhere(ctx context.Context, where string, ids []int64, fr
 // edgesSQL reads the edges of keys, in lock order.
 const edgesSQL = `
 	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
-	       extract(epoch FROM intent_deadline - now())::float8, missing_since, held,
+	       extract(epoch FROM intent_deadline - now())::float8, missing_since, (SELECT full_at FROM project p WHERE p.id = edge.project) IS NULL, held,
 	       (SELECT hash FROM task_text t WHERE t.task_id = edge.task_id)
 	FROM edge WHERE key = ANY($1) ORDER BY task_id`
 
@@ -79,7 +80,7 @@ func queueEdges(b *pgx.Batch, sql string, keys []string, each func(Edge)) {
 	b.Queue(sql, keys).Query(func(rows pgx.Rows) error {
 		var e Edge
 		_, err := pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.Begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Older, &e.Last, &e.Base,
-			&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Held, &e.TextHash}, func() error {
+			&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Unmet, &e.Held, &e.TextHash}, func() error {
 			each(e)
 			e = Edge{}
 			return nil
