@@ -11,6 +11,7 @@ func models() []model {
 		{name: "annotations", tasks: 1, workers: 1, known: true, left: budget{edits: 2, stars: 3}},
 		{name: "annotations, starred", tasks: 1, workers: 1, known: true, starred: true, left: budget{edits: 2, stars: 3}},
 		{name: "faults", tasks: 1, workers: 1, known: true, left: budget{edits: 3, crashes: 1, lost: 1, refusals: 1}},
+		{name: "edits, a refusal", tasks: 1, workers: 1, known: true, left: budget{edits: 4, refusals: 1}},
 		{name: "faults, starred", tasks: 1, workers: 1, known: true, starred: true, left: budget{edits: 2, stars: 1, crashes: 1, lost: 1, unread: 1}},
 		{name: "blob", size: medium, tasks: 1, workers: 1, known: true, left: budget{edits: 2, stars: 1, blobs: 1, crashes: 1, lost: 1}},
 		{name: "old copy", size: medium, tasks: 1, workers: 1, known: true, left: budget{edits: 3, saves: 1, crashes: 1, lost: 1}},
@@ -28,11 +29,18 @@ func models() []model {
 		{name: "bounded PATCHes", size: medium, tasks: 1, workers: 1, known: true, patches: 8, left: budget{edits: 4, crashes: 2, lost: 2}},
 		{name: "bounded PATCHes, no faults", tasks: 1, workers: 1, known: true, patches: 4, left: budget{edits: 2, stars: 2}},
 
+		{name: "two star keys that differ at first", older: true, differ: true, tasks: 1, workers: 1, begin: anyRow, left: budget{edits: 2, lost: 1, clicks: 1}},
+		{name: "another conquest", size: medium, tasks: 1, workers: 1, known: true, left: budget{edits: 2, stars: 1, moves: 2, lost: 1}},
+		{name: "our backup", size: medium, tasks: 1, workers: 1, restores: ours, known: true, left: budget{edits: 3, backups: 1, lost: 1}},
+		{name: "our backup, annotations", size: medium, tasks: 1, workers: 1, restores: ours, known: true, left: budget{edits: 1, stars: 2, backups: 1}},
+		{name: "their backup", size: medium, tasks: 1, workers: 1, restores: theirs, known: true, left: budget{edits: 2, stars: 1, backups: 1, lost: 1}},
+
 		// Two workers that nothing keeps apart but claim and deadline.
 		{name: "two workers", tasks: 1, workers: 2, known: true, left: budget{edits: 2, crashes: 1, lost: 1}},
 		{name: "two workers, annotations", size: medium, tasks: 1, workers: 2, known: true, left: budget{edits: 1, stars: 2, lost: 1}},
 		{name: "two workers, refusals", tasks: 1, workers: 2, known: true, left: budget{edits: 2, refusals: 1, lost: 1}},
 		{name: "two workers, row goes", size: medium, tasks: 1, workers: 2, known: true, left: budget{edits: 2, rows: 1, lost: 1}},
+		{name: "two workers, another conquest", size: medium, tasks: 1, workers: 2, known: true, left: budget{edits: 1, moves: 1, lost: 1}},
 		{name: "two workers, old copy", size: medium, tasks: 1, workers: 2, known: true, left: budget{edits: 2, saves: 1, lost: 1}},
 		{name: "two workers, many faults", size: medium, tasks: 1, workers: 2, known: true, left: budget{edits: 3, crashes: 1, lost: 2, refusals: 1}},
 
@@ -47,6 +55,7 @@ func models() []model {
 		{name: "two tasks, unread", size: medium, tasks: 2, workers: 1, known: true, left: budget{edits: 2, unread: 1, crashes: 1}},
 		{name: "two tasks, union", size: medium, tasks: 2, workers: 1, begin: anyRow, left: budget{edits: 1, stars: 1, unread: 1}},
 		{name: "two tasks, labelstudio", size: medium, tasks: 2, workers: 1, begun: LabelStudio, begin: anyRow, left: budget{edits: 1, unread: 1, tasks: 1}},
+		{name: "two tasks, labelstudio, one starred", size: medium, tasks: 2, workers: 1, begun: LabelStudio, mixed: true, begin: []Result{Victory}, left: budget{edits: 1, unread: 2}},
 		{name: "two tasks, row goes", tasks: 2, workers: 1, known: true, size: large, left: budget{edits: 2, rows: 1, lost: 1}},
 		{name: "two tasks, 404", size: medium, tasks: 2, workers: 1, known: true, left: budget{edits: 2, tasks: 1, lost: 1}},
 		{name: "two tasks, copied meta", size: medium, tasks: 2, workers: 1, known: true, left: budget{edits: 2, foreign: 1, lost: 1}},

@@ -1,6 +1,9 @@
 package star
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // mutant is a rule that is broken on purpose.
 type mutant string
@@ -24,8 +27,13 @@ const (
 	newRowIsOld         mutant = "a new row is the old one"
 	forgetBase          mutant = "a row that goes takes the base along"
 	otherTaskIsOld      mutant = "another task is the old one"
+	keepsLink           mutant = "a task that names another conquest stays linked"
 	foreignStamp        mutant = "a foreign stamp counts"
 	holdByRow           mutant = "a hold ended by the row alone"
+	trustListing        mutant = "trust a listing that was asked for before S1"
+	readAgain           mutant = "read again without S1"
+	unsentIsSettled     mutant = "not sent yet counts as settled"
+	holdEnds            mutant = "hold only until the first full pass"
 	doneForgetsTriggers mutant = "mark done what was dirtied meanwhile"
 )
 
@@ -41,13 +49,26 @@ const (
 	waitingPatched   mutant = "a waiting edge sent a PATCH"
 	refreshStamp     mutant = "refresh the stamp"
 	oldCopyCounts    mutant = "an old copy is an edit"
+	issuedIsLast     mutant = "old means not the last attempt issued"
+	taskByTask       mutant = "labelstudio task by task"
+	unreadIsNone     mutant = "an unread task is none"
 	noReversal       mutant = "worked, then reversed is: did not happen"
 )
 
 // decide is Decide, or what a mutant makes of it.
-func (m *model) decide(row Result, hub Hub, looks []Look) ([]Look, Decision) {
+func (m *model) decide(s *state, looks []Look) ([]Look, Decision) {
+	row, hub := s.row.result, Hub{Known: s.hub.known, D: s.hub.d, N: int64(bit(s.hub.changed))}
 	if m.mutant == "" {
 		return looks, Decide(row, hub, looks)
+	}
+	switch m.mutant {
+	case taskByTask:
+		return looks, byTask(row, hub, looks)
+	case unreadIsNone:
+		looks = slices.DeleteFunc(looks, func(l Look) bool { return l.New && l.Sight == Unread })
+		d := Decide(row, hub, looks)
+		d.Dirty = true
+		return looks, d
 	}
 	bent := append([]Look(nil), looks...)
 	deaf := make([]bool, len(looks)) // the task is not listened to
@@ -83,6 +104,10 @@ func (m *model) decide(row Result, hub Hub, looks []Look) ([]Look, Decision) {
 			if known && l.Intent == nil {
 				l.Last = l.Meta.Stamp
 			}
+		case issuedIsLast:
+			if known && l.Intent == nil {
+				l.Last = stampsOf[s.edges[l.Task].issued]
+			}
 		case noReversal:
 			if known && l.Intent != nil && l.Shown() != l.Intent.Value {
 				l.Meta.Stamp = ""
@@ -106,6 +131,26 @@ func (m *model) decide(row Result, hub Hub, looks []Look) ([]Look, Decision) {
 		}
 	}
 	return looks, d
+}
+
+// byTask decides each task as if it were the only one, one after the other.
+func byTask(row Result, hub Hub, looks []Look) Decision {
+	sum := Decision{Hub: hub}
+	for _, l := range looks {
+		d := Decide(row, sum.Hub, []Look{l})
+		if row = Pending; d.Hub.D {
+			row = Victory
+		}
+		sum.Hub, sum.Edges, sum.Dirty = d.Hub, append(sum.Edges, d.Edges[0]), sum.Dirty || d.Dirty
+	}
+	for i := range sum.Edges {
+		o := &sum.Edges[i]
+		if o.Write {
+			o.Intent, o.Write = nil, false
+		}
+		o.follow(looks[i].Sight, sum.Hub.D)
+	}
+	return sum
 }
 
 // TestMutants shows that the search finds every broken rule, in which model, and
@@ -134,6 +179,14 @@ func TestMutants(t *testing.T) {
 		newRowIsOld:         "row goes",
 		forgetBase:          "row goes, annotations",
 		otherTaskIsOld:      "another task",
+		keepsLink:           "another conquest",
+		trustListing:        "two workers",
+		readAgain:           "faults",
+		unsentIsSettled:     "two workers",
+		holdEnds:            "hold",
+		issuedIsLast:        "edits, a refusal",
+		taskByTask:          "two tasks, labelstudio, one starred",
+		unreadIsNone:        "two tasks, labelstudio, one starred",
 		foreignStamp:        "two tasks, copied meta",
 		holdByRow:           "hold",
 		doneForgetsTriggers: "queue, two workers",

@@ -19,6 +19,7 @@ type state struct {
 	workers [2]worker
 	loose   [3]flight // PATCHes whose sender is gone or has given up
 	queue   queue
+	backup  backup
 	left    budget
 	sent    uint8 // PATCHes, where the model counts them
 	alive   words // people's words that nobody has knowingly overridden
@@ -56,6 +57,7 @@ type page struct {
 
 type remote struct {
 	gone  bool // 404
+	away  bool // its data names another conquest
 	other bool // flips when the number is given to another task
 	page
 	stars, born uint8 // annotations that say star, and how many ids were given away
@@ -67,9 +69,11 @@ type remote struct {
 }
 
 type edge struct {
+	unlinked        bool // its task is another conquest's: there is no edge
 	isNew, s, other bool
 	older           Value // is_gold_star, where it differed
 	last            attempt
+	issued          attempt // the last attempt of all: only a mutant asks
 	base            uint8
 	begun           Initial
 	intent          intent
@@ -84,6 +88,7 @@ type intent struct {
 
 type note struct {
 	shown bool
+	older Value
 	stamp attempt
 	stars uint8
 	by    words
@@ -113,8 +118,8 @@ const (
 )
 
 type read struct {
-	sight           uint8
-	other, tampered bool
+	sight                 uint8
+	other, tampered, away bool
 	page
 	stars   uint8
 	starsBy words
@@ -153,9 +158,20 @@ type queue struct {
 	dirty bool
 }
 
+// backup is what was saved of one of the sides, and can be put back.
+type backup struct {
+	there bool
+	row   row
+	hub   hub
+	edges [2]edge
+	dirty bool
+	pages [2]page
+	stars [2]uint8
+}
+
 // budget is what may still happen.
 type budget struct {
-	edits, stars, crashes, lost, refusals, unread, blobs, saves, rows, tasks, others, clicks, foreign uint8
+	edits, stars, crashes, lost, refusals, unread, blobs, saves, rows, tasks, others, clicks, foreign, moves, backups uint8
 }
 
 // speak adds a word by somebody who had seen those of at, and leaves it there.
@@ -173,6 +189,15 @@ func (s *state) speak(value bool, at *words) {
 		s.says |= word
 	}
 	*at = word
+}
+
+// also adds a word by somebody who overrides nobody: by whoever had put there what
+// has come back.
+func (s *state) also(value bool, at *words) {
+	seen := *at
+	*at = 0
+	s.speak(value, at)
+	*at |= seen
 }
 
 // places returns every set of words in s, in a fixed order.
@@ -198,7 +223,7 @@ func (s *state) places(p *[40]*words) []*words {
 }
 
 // attempts returns every attempt in s, in a fixed order.
-func (s *state) attempts(p *[40]*attempt) []*attempt {
+func (s *state) attempts(p *[48]*attempt) []*attempt {
 	n := 0
 	add := func(a *attempt) { p[n] = a; n++ }
 	for i := range s.tasks {
@@ -207,6 +232,11 @@ func (s *state) attempts(p *[40]*attempt) []*attempt {
 		add(&s.edges[i].intent.attempt)
 		add(&s.edges[i].note.stamp)
 		add(&s.tasks[i].copy.stamp)
+		add(&s.edges[i].issued)
+		add(&s.backup.pages[i].stamp)
+		add(&s.backup.edges[i].last)
+		add(&s.backup.edges[i].intent.attempt)
+		add(&s.backup.edges[i].note.stamp)
 		for w := range s.workers {
 			add(&s.workers[w].read[i].stamp)
 			add(&s.workers[w].read[i].ripe)
@@ -226,7 +256,7 @@ func (s *state) canonical() {
 		w[0], w[1] = w[1], w[0]
 	}
 	slices.SortStableFunc(s.loose[:], func(a, b flight) int { return cmp.Compare(b.rank(), a.rank()) })
-	var a [40]*attempt
+	var a [48]*attempt
 	var names [64]attempt
 	next := attempt(1)
 	for _, p := range s.attempts(&a) {
@@ -320,6 +350,8 @@ func (s state) String() string {
 		}
 		fmt.Fprintf(&b, " | meta %s stars %b, edge ", t.page, t.stars)
 		switch {
+		case e.unlinked:
+			b.WriteString("none")
 		case e.held:
 			b.WriteString("held")
 		case e.isNew:
@@ -335,6 +367,9 @@ func (s state) String() string {
 		}
 		if t.gone {
 			b.WriteString(" (404)")
+		}
+		if t.away {
+			b.WriteString(" (another conquest's)")
 		}
 	}
 	fmt.Fprintf(&b, " | wanted:")

@@ -74,7 +74,8 @@ func (m *model) claim(s *state, w int) {
 		}
 	}
 	k := &s.workers[w]
-	*k = worker{step: reads, mine: true}
+	listed := k.read // only with a mutant: idle workers have read nothing
+	*k = worker{step: reads, mine: true, read: listed}
 	for i := range m.tasks {
 		switch e := s.edges[i].intent; {
 		case e.passed:
@@ -82,6 +83,12 @@ func (m *model) claim(s *state, w int) {
 		case e.there:
 			k.read[i].alive = e.attempt
 		}
+		if s.edges[i].unlinked {
+			k.read[i].sight = unreadIt
+		}
+	}
+	if m.reading(s, w) == m.tasks {
+		k.step = settles
 	}
 }
 
@@ -92,13 +99,13 @@ func (m *model) look(s *state, w, i int, sight uint8) {
 	if sight == seenIt && t.gone {
 		r.sight = missingIt
 	} else if sight == seenIt {
-		r.page, r.stars, r.starsBy, r.other, r.tampered = t.page, t.stars, t.starsBy, t.other, t.tampered
+		r.page, r.stars, r.starsBy, r.other, r.tampered, r.away = t.page, t.stars, t.starsBy, t.other, t.tampered, t.away
 		if m.breaks(baseFirst) {
 			s.edges[i].base = t.stars
 		}
 	}
 	k.read[i] = r
-	if i == m.tasks-1 {
+	if k.step != idle && m.reading(s, w) == m.tasks {
 		k.step = settles
 	}
 }
@@ -109,6 +116,10 @@ func (m *model) settled(s *state, w, i int) bool {
 	e, r := s.edges[i].intent, s.workers[w].read[i]
 	switch {
 	case m.breaks(patchAgain) || e.there && r.sight == seenIt && e.attempt == r.stamp:
+		return true
+	case m.breaks(unsentIsSettled) && s.unsent(i, e.attempt):
+		return true
+	case m.breaks(readAgain) && r.alive == 0:
 		return true
 	case m.breaks(deadlineLate):
 		return !e.there || e.passed
@@ -147,7 +158,7 @@ func (m *model) settle(s *state, w int) {
 		return
 	}
 	looks, relinked := m.see(s, w)
-	looks, d := m.decide(s.row.result, Hub{Known: s.hub.known, D: s.hub.d, N: int64(bit(s.hub.changed))}, looks)
+	looks, d := m.decide(s, looks)
 	m.commit(s, w, looks, d)
 	for i := range m.tasks {
 		if k.posts[i].stage == todo {
@@ -168,6 +179,9 @@ func (m *model) see(s *state, w int) (looks []Look, relinked bool) {
 	looks = make([]Look, 0, m.tasks)
 	for i := range m.tasks {
 		r, e := s.workers[w].read[i], &s.edges[i]
+		if e.unlinked {
+			continue
+		}
 		l := Look{Edge: e.edge(i), Sight: Unread}
 		switch r.sight {
 		case missingIt:
@@ -183,6 +197,10 @@ func (m *model) see(s *state, w int) (looks []Look, relinked bool) {
 			l.Meta, l.Stars, l.Sight = r.page.meta(), idsOf[r.stars], Waiting
 			if m.settled(s, w, i) {
 				l.Sight = Seen
+			}
+			if l.Sight == Seen && r.away && !m.breaks(keepsLink) {
+				*e = edge{unlinked: true}
+				continue
 			}
 			if l.Sight == Seen && r.other != e.other && !m.breaks(otherTaskIsOld) {
 				*e = edge{isNew: true, begun: m.begun, other: r.other}
@@ -225,8 +243,11 @@ func (m *model) commitEdge(s *state, w int, l Look, o Outcome) {
 	e.remember(o.Edge)
 	if l.Sight == Seen {
 		e.held, e.note = o.Held, note{}
+		if o.Held && m.breaks(holdEnds) {
+			e.begun = Union
+		}
 		if o.Held {
-			e.note = note{l.Shown(), r.stamp, r.stars, r.by | r.starsBy}
+			e.note = note{l.Shown(), l.Meta.older(), r.stamp, r.stars, r.by | r.starsBy}
 		}
 		if t.page == r.page {
 			t.unseen = false
@@ -237,6 +258,9 @@ func (m *model) commitEdge(s *state, w int, l Look, o Outcome) {
 		a := fresh + attempt(i)
 		k.posts[i] = post{stage: todo, value: o.Intent.Value, attempt: a, by: s.row.by}
 		e.intent.attempt = a
+		if m.breaks(issuedIsLast) {
+			e.issued = a
+		}
 		switch {
 		case m.breaks(noIntent):
 			e.intent = intent{}
@@ -304,7 +328,21 @@ func (m *model) acknowledge(s *state, w int) {
 			e.intent = intent{}
 		}
 	}
+	if m.breaks(readAgain) && !good {
+		s.workers[w] = worker{step: reads, mine: s.workers[w].mine, later: s.workers[w].later}
+		return
+	}
 	m.end(s, w, good)
+}
+
+// unsent tells whether the worker that is to send a PATCH has not come to it.
+func (s *state) unsent(i int, a attempt) bool {
+	for _, k := range s.workers {
+		if p := k.posts[i]; a != 0 && p.attempt == a && p.stage == todo {
+			return true
+		}
+	}
+	return false
 }
 
 // end gives the key back: done, unless a trigger came meanwhile.

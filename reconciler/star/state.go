@@ -9,7 +9,7 @@
 //
 // # What cannot be closed from outside
 //
-// Label Studio has no conditional write and saves whole task rows. Five gaps
+// Label Studio has no conditional write and saves whole task rows. Six gaps
 // follow that no decision can close, only narrow:
 //
 //   - A person's save that overlaps our PATCH by milliseconds can put an old
@@ -27,6 +27,9 @@
 //     the older.
 //   - A PATCH that takes effect after its deadline is recognised by its stamp
 //     and undone, but may have covered a person's click.
+//   - A backup of Label Studio that is put back lets it give the numbers of
+//     annotations anew. A star under one that we had seen is none, until a full
+//     pass has seen the set without it.
 package star
 
 import "slices"
