@@ -18,18 +18,20 @@ type Config struct {
 	// Config is the YAML file itself; it can be no key of it.
 	Config string `env:"RECONCILER_CONFIG" group:"General" help:"YAML file with settings; a key that is no setting stops the program."`
 
-	AristotleDatabaseURL    DSN `env:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"Aristotle's PostgreSQL, as the ordinary role: it reads the tables, writes results and ratings and owns our schema."`
-	AristotleAdminURL       DSN `env:"ARISTOTLE_ADMIN_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a user who may create roles, grant and publish; for setup alone. The daemon never uses it."`
-	AristotleReplicationURL DSN `env:"ARISTOTLE_REPLICATION_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a role with REPLICATION. It must reach the server itself: most poolers cannot carry a replication connection."`
+	AristotleDatabaseURL    DSN     `env:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"Aristotle's PostgreSQL, as the ordinary role: it reads the tables, writes results and ratings and owns our schema."`
+	AristotleAdminURL       DSN     `env:"ARISTOTLE_ADMIN_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a user who may create roles, grant and publish; for setup alone. The daemon never uses it."`
+	AristotleReplicationURL DSN     `env:"ARISTOTLE_REPLICATION_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a role with REPLICATION. It must reach the server itself: most poolers cannot carry a replication connection."`
+	AristotleURL            BaseURL `env:"ARISTOTLE_URL" shown:"none" group:"Aristotle" help:"Where people find a conquest in Aristotle's web app, for links on the curation page: {id} stands for the conquest's id, as in http://127.0.0.1:4000/conquests/{id}."`
 
 	LabelStudioURL         BaseURL       `env:"LABEL_STUDIO_URL" default:"http://127.0.0.1:4115" group:"Label Studio" help:"Base URL of Label Studio; may have a path prefix."`
+	LabelStudioPublicURL   BaseURL       `env:"LABEL_STUDIO_PUBLIC_URL" shown:"LABEL_STUDIO_URL" group:"Label Studio" help:"Where people find Label Studio, for links on the curation page, when that is not where the daemon does."`
 	LabelStudioAPIKey      Secret        `env:"LABEL_STUDIO_API_KEY" group:"Label Studio" help:"Personal access token or legacy token; told apart by itself. Its user must see every project that is to be synced."`
 	LabelStudioProjects    ProjectIDs    `env:"LABEL_STUDIO_PROJECTS" default:"all" group:"Label Studio" help:"Project ids, comma-separated. A task elsewhere is not looked at."`
 	LabelStudioDeadline    time.Duration `env:"LABEL_STUDIO_DEADLINE" default:"60s" group:"Label Studio" help:"How long after a PATCH without an answer it may still take effect there. Too short, and a late PATCH can cover a person's click; longer only delays the repair of a lost PATCH."`
 	LabelStudioDatabaseURL DSN           `env:"LABEL_STUDIO_DATABASE_URL" shown:"none" group:"Label Studio" later:"true" help:"Label Studio's own PostgreSQL, read-only, to make the diff pass fast. Without it passes read through the API."`
 
 	Listen         Address `env:"RECONCILER_LISTEN" default:"127.0.0.1:4080" group:"Listeners" help:"Where webhooks, sync calls and requests for examples arrive. An address that is not loopback needs a tokens file and a webhook secret."`
-	CurationListen Address `env:"RECONCILER_CURATION_LISTEN" default:"127.0.0.1:8001" group:"Listeners" later:"true" help:"The curation web app. An address that is not loopback needs a tokens file."`
+	CurationListen Address `env:"RECONCILER_CURATION_LISTEN" default:"127.0.0.1:8001" group:"Listeners" help:"The curation web app. An address that is not loopback needs a tokens file."`
 	MetricsListen  Address `env:"RECONCILER_METRICS_LISTEN" default:"127.0.0.1:9480" group:"Listeners" help:"/metrics, /healthz and /readyz; without any login, so not for the open network."`
 	PublicURL      BaseURL `env:"RECONCILER_PUBLIC_URL" shown:"none" group:"Listeners" later:"true" help:"Base URL by which Label Studio reaches us. When set, the daemon registers its webhooks and looks after them; without it somebody must, else stars there wait for a diff pass."`
 	WebhookSecret  Secret  `env:"RECONCILER_WEBHOOK_SECRET" shown:"none" group:"Listeners" help:"Label Studio sends it as Authorization: Bearer. Without it anybody on this machine can wake the daemon."`
@@ -50,7 +52,7 @@ type Config struct {
 	Schema      Name `env:"RECONCILER_SCHEMA" default:"reconciler" group:"Names" help:"The schema for our own tables; the application's migrations must not know it."`
 
 	UnknownEvaluator string   `env:"RECONCILER_UNKNOWN_EVALUATOR" shown:"none: NULL" group:"People" help:"evaluatedBy where nobody can tell who set a star."`
-	TrustedProxies   Networks `env:"RECONCILER_TRUSTED_PROXIES" shown:"none" group:"People" later:"true" help:"Networks, comma-separated, whose X-Forwarded-User says who it is on the curation page. Everybody in them can claim to be anybody."`
+	TrustedProxies   Networks `env:"RECONCILER_TRUSTED_PROXIES" shown:"none" group:"People" help:"Networks, comma-separated, whose X-Forwarded-User says who it is on the curation page. Everybody in them can claim to be anybody."`
 	LocalUser        string   `env:"RECONCILER_LOCAL_USER" shown:"the system user @localhost" group:"People" help:"Who it is on the curation page without tokens, and in held settle."`
 
 	AuditRetention Retention  `env:"RECONCILER_AUDIT_RETENTION" default:"90d" group:"General" help:"How long the audit, from which the story of a key is told, is kept: days as in 90d, a duration as in 36h, or forever."`

@@ -121,6 +121,7 @@ func (c *DemoCmd) checkPorts(cfg *Config) error {
 		{"PostgreSQL", "--postgres-port", loopback(c.PostgresPort)},
 		{"Label Studio", "--label-studio-port", loopback(c.LabelStudioPort)},
 		{"the API", "--listen (RECONCILER_LISTEN)", cfg.Listen},
+		{"the curation app", "--curation-listen (RECONCILER_CURATION_LISTEN)", cfg.CurationListen},
 		{"the metrics", "--metrics-listen (RECONCILER_METRICS_LISTEN)", cfg.MetricsListen},
 	} {
 		l, err := net.Listen("tcp", string(want.at))

@@ -27,6 +27,7 @@ func (d *demo) addresses() {
 		say("  password", "%s", d.studio.password)
 	}
 	say("  token", "%s", d.studio.token)
+	say("Curation", "http://%s", reachable(d.daemon.curationListener.Addr()))
 	say("PostgreSQL", "%s", string(d.cfg.AristotleAdminURL))
 	say("API", "http://%s", reachable(d.daemon.apiListener.Addr()))
 	say("Metrics", "http://%s/metrics", d.metricsAddr())

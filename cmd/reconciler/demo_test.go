@@ -34,7 +34,7 @@ type demoRun struct {
 }
 
 // freePorts keep demos out of each other's way.
-var freePorts = []string{"--postgres-port=0", "--label-studio-port=0", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"}
+var freePorts = []string{"--postgres-port=0", "--label-studio-port=0", "--listen=127.0.0.1:0", "--curation-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"}
 
 // startDemo starts it in an environment that leads to other installations, where a demo must not go.
 func startDemo(t *testing.T, flags ...string) *demoRun {
@@ -308,7 +308,7 @@ func TestDemoNamesTakenPorts(t *testing.T) {
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		ports = append(ports, port)
 	}
-	d := startDemo(t, "--postgres-port="+ports[0], "--label-studio-port="+ports[1], "--listen=127.0.0.1:"+ports[2], "--metrics-listen=127.0.0.1:0")
+	d := startDemo(t, "--postgres-port="+ports[0], "--label-studio-port="+ports[1], "--listen=127.0.0.1:"+ports[2], "--curation-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0")
 	if status := d.stop(nil); status != 1 {
 		t.Errorf("exit status %d, want 1", status)
 	}

@@ -122,7 +122,7 @@ func (d *demo) startStudio(ctx context.Context) error {
 		if fact, err = d.startEither(ctx); err != nil {
 			return "", err
 		}
-		d.cfg.LabelStudioURL, d.cfg.LabelStudioAPIKey = BaseURL(d.studio.url), Secret(d.studio.token)
+		d.cfg.LabelStudioURL, d.cfg.LabelStudioPublicURL, d.cfg.LabelStudioAPIKey = BaseURL(d.studio.url), BaseURL(d.studio.url), Secret(d.studio.token)
 		d.client, err = labelstudio.New(labelstudio.Options{URL: d.studio.url, Token: d.studio.token})
 		if err != nil {
 			return "", err

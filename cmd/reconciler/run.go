@@ -21,6 +21,7 @@ import (
 	"github.com/aristotle/reconciler/reconciler"
 	"github.com/aristotle/reconciler/reconciler/api"
 	"github.com/aristotle/reconciler/reconciler/auth"
+	"github.com/aristotle/reconciler/reconciler/curation"
 	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 	"github.com/aristotle/reconciler/reconciler/logs"
@@ -53,7 +54,7 @@ type daemon struct {
 	cfg *Config
 	log *slog.Logger
 
-	apiListener, metricsListener net.Listener
+	apiListener, curationListener, metricsListener net.Listener
 
 	ledger   *ledger.Ledger
 	metrics  *metrics.Metrics
@@ -67,6 +68,7 @@ type daemon struct {
 	turner   *reconciler.Turner
 	leading  atomic.Bool
 	guard    *auth.Guard
+	curation *curation.App
 	failures logs.Failures
 
 	seen              readiness
@@ -92,6 +94,9 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 	if d.metricsListener, err = listen(cfg.MetricsListen, "RECONCILER_METRICS_LISTEN"); err != nil {
 		return nil, err
 	}
+	if d.curationListener, err = listen(cfg.CurationListen, "RECONCILER_CURATION_LISTEN"); err != nil {
+		return nil, err
+	}
 	d.guard = &auth.Guard{Local: cfg.LocalUser}
 	if cfg.TokensFile != "" {
 		if d.guard.Tokens, err = auth.Load(cfg.TokensFile); err != nil {
@@ -115,7 +120,20 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 	if d.examples, err = icl.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
 		return nil, err
 	}
-	return d, d.assemble()
+	if err := d.assemble(); err != nil {
+		return nil, err
+	}
+	return d, d.openCuration(ctx)
+}
+
+func (d *daemon) openCuration(ctx context.Context) (err error) {
+	cfg := d.cfg
+	d.curation, err = curation.New(ctx, curation.Options{
+		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Guard: d.guard, TrustedProxies: cfg.TrustedProxies,
+		Projects: cfg.LabelStudioProjects, Initial: string(cfg.Initial), Slot: string(cfg.Slot),
+		StudioURL: string(cfg.LabelStudioPublicURL), AristotleURL: string(cfg.AristotleURL),
+	})
+	return err
 }
 
 func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, error) {
@@ -212,6 +230,7 @@ func (d *daemon) run(ctx context.Context) error {
 		Initial: string(d.cfg.Initial), Projects: d.cfg.LabelStudioProjects}
 	g.Go(func() error { return serve(ctx, d.metricsListener, d.observer()) })
 	g.Go(func() error { return serve(ctx, d.apiListener, a.Server()) })
+	g.Go(func() error { return serve(ctx, d.curationListener, d.curation.Server()) })
 	g.Go(func() error { return d.ledger.Relay(ctx, d.log, d.passes.Poke) })
 	if d.guard.Tokens != nil {
 		g.Go(func() error { return d.guard.Tokens.Watch(ctx, d.metrics, d.log) })
@@ -222,7 +241,8 @@ func (d *daemon) run(ctx context.Context) error {
 		newNotifier().run(ctx, d.log, d.alive)
 		return nil
 	})
-	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr().String(), "metrics", d.metricsListener.Addr().String())
+	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr().String(), "curation", d.curationListener.Addr().String(),
+		"metrics", d.metricsListener.Addr().String())
 	err := g.Wait()
 	if err == nil {
 		d.log.Info("stopped")
@@ -303,13 +323,16 @@ func (d *daemon) leader(ctx context.Context) error {
 
 // close releases what newDaemon has opened, last first.
 func (d *daemon) close() {
+	if d.curation != nil {
+		d.curation.Close()
+	}
 	if d.examples != nil {
 		d.examples.Close()
 	}
 	if d.ledger != nil {
 		d.ledger.Close()
 	}
-	for _, l := range []net.Listener{d.metricsListener, d.apiListener} {
+	for _, l := range []net.Listener{d.metricsListener, d.curationListener, d.apiListener} {
 		if l != nil {
 			_ = l.Close() // a server that has stopped has closed it already
 		}

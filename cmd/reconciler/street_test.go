@@ -83,7 +83,7 @@ func pave(t *testing.T, cfg *Config, side studioSide) *street {
 		"ARISTOTLE_DATABASE_URL=" + string(cfg.AristotleDatabaseURL), "ARISTOTLE_REPLICATION_URL=" + string(cfg.AristotleReplicationURL),
 		"LABEL_STUDIO_URL=" + side.url, "LABEL_STUDIO_API_KEY=" + side.token,
 		fmt.Sprintf("LABEL_STUDIO_PROJECTS=%d,%d", s.projects[0], s.projects[1]),
-		"RECONCILER_LISTEN=127.0.0.1:0", "RECONCILER_METRICS_LISTEN=127.0.0.1:0", "RECONCILER_WEBHOOK_SECRET=" + secret,
+		"RECONCILER_LISTEN=127.0.0.1:0", "RECONCILER_CURATION_LISTEN=127.0.0.1:0", "RECONCILER_METRICS_LISTEN=127.0.0.1:0", "RECONCILER_WEBHOOK_SECRET=" + secret,
 		// Slots are the server's, which the tests share.
 		"RECONCILER_SLOT=" + database, "RECONCILER_DIFF_SCHEDULE=" + side.passes, "RECONCILER_LOG_LEVEL=debug",
 	}

@@ -22,6 +22,9 @@ func (c *Config) fillIn() {
 	if c.AristotleReplicationURL == "" {
 		c.AristotleReplicationURL = c.AristotleDatabaseURL
 	}
+	if c.LabelStudioPublicURL == "" {
+		c.LabelStudioPublicURL = c.LabelStudioURL
+	}
 	if c.LocalUser == "" {
 		name := "somebody" // a container may run as a user id that has no name
 		if u, err := user.Current(); err == nil && u.Username != "" {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -143,6 +144,18 @@ func (t *Tokens) Find(token string) (Caller, bool) {
 		return Caller{}, false
 	}
 	return entries[found].caller, true
+}
+
+// Named returns the token of a name, and a mark that another token of that name would
+// not have: for who has shown it before, and is remembered by the two.
+func (t *Tokens) Named(name string) (c Caller, mark string, known bool) {
+	for _, e := range *t.entries.Load() {
+		if e.caller.Name == name {
+			sum := sha256.Sum256(e.hash[:]) // the hash itself stays in the file
+			return e.caller, hex.EncodeToString(sum[:8]), true
+		}
+	}
+	return Caller{}, "", false
 }
 
 // Same compares a secret with what was given, in a time that tells nothing of it, also

@@ -1,0 +1,202 @@
+package curation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/auth"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/web"
+)
+
+// Options are what the app needs. Ledger, Studio, Metrics, Log and Guard are required.
+type Options struct {
+	Ledger  *ledger.Ledger
+	Studio  *labelstudio.Client
+	Metrics *metrics.Metrics
+	Log     *slog.Logger
+
+	Guard          *auth.Guard    // who may come in; without tokens everybody on this machine is its local user
+	TrustedProxies []netip.Prefix // RECONCILER_TRUSTED_PROXIES
+
+	Projects []int64 // LABEL_STUDIO_PROJECTS, empty for all
+	Initial  string  // RECONCILER_INITIAL
+	Slot     string  // RECONCILER_SLOT, for the status page
+
+	// Where a person's browser finds the two sides. In AristotleURL {id} stands for the
+	// conquest's id; empty for no link.
+	StudioURL, AristotleURL string
+}
+
+// App is the web app. It is safe for concurrent use.
+type App struct {
+	Options
+	reader   *pgxpool.Pool
+	pages    *pages
+	sessions sessions
+	origin   *http.CrossOriginProtection
+	counts   memo[confined, counts]
+	facets   memo[confined, facets]
+	watcher  *watcher
+	samples  samples
+	stop     context.CancelFunc
+	studio   prober
+	people   people
+}
+
+// How old the list's counts and what there is to filter by may be.
+const (
+	countsFresh = 2 * time.Second
+	facetsFresh = 30 * time.Second
+)
+
+// New returns the app, ready to serve. It asks nobody anything.
+func New(ctx context.Context, o Options) (*App, error) {
+	a := &App{Options: o, origin: http.NewCrossOriginProtection()}
+	a.counts.fresh, a.facets.fresh = countsFresh, facetsFresh
+	a.sessions.key = func(ctx context.Context) ([]byte, error) { return o.Ledger.Secret(ctx, "session") }
+	var err error
+	if a.pages, err = parsePages(); err != nil {
+		return nil, err
+	}
+	if a.reader, err = newReader(ctx, o.Ledger.Pool()); err != nil {
+		return nil, err
+	}
+	// Not ctx, which is only for the start.
+	a.samples.ctx, a.stop = context.WithCancel(context.WithoutCancel(ctx))
+	a.samples.ledger = o.Ledger
+	a.watcher = newWatcher(a.reader, o.Log)
+	a.studio = prober{client: o.Studio}
+	a.people = people{studio: o.Studio}
+	return a, nil
+}
+
+// Close ends what watches for pages, and closes the connections.
+func (a *App) Close() {
+	a.watcher.close()
+	a.stop()
+	a.samples.done.Wait()
+	a.reader.Close()
+}
+
+// Server returns the server, ready to serve.
+func (a *App) Server() *http.Server {
+	s := web.NewServer(web.Options{Listener: metrics.ListenCuration, Metrics: a.Metrics, Log: a.Log}, a.routes())
+	s.RegisterOnShutdown(a.watcher.close) // else a stop would wait for pages that are open
+	return s
+}
+
+// routes is all there is on port 8001.
+func (a *App) routes() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("GET /assets/{name}", a.asset)
+	m.Handle("GET /login", a.open(a.showLogin))
+	m.Handle("POST /login", a.open(a.login))
+	m.Handle("POST /logout", a.open(a.logout))
+
+	m.Handle("GET /{$}", a.page(a.showList))
+	m.Handle("GET /conquests/{id}", a.page(a.showConquest))
+	m.Handle("POST /conquests/{id}/star", a.page(a.clickStar))
+	m.Handle("GET /tasks/{task}/edit", a.page(a.showEditor))
+	m.Handle("POST /tasks/{task}/edit", a.page(a.saveResponse))
+	m.Handle("GET /held", a.page(a.showHeld))
+	m.Handle("POST /held/{id}", a.page(a.settle))
+	m.Handle("GET /export", a.page(a.showExport))
+	m.Handle("GET /export.jsonl", a.page(a.download))
+	m.Handle("GET /status", a.page(a.showStatus))
+	m.Handle("GET /help", a.page(a.showHelp))
+	m.Handle("GET /live", a.page(a.live))
+	m.Handle("/", a.page(func(http.ResponseWriter, *http.Request) error {
+		return web.Refuse(http.StatusNotFound, "There is no such page. The list of conquests is a good place to start again.")
+	}))
+
+	m.Handle("POST /api/tasks/{task}/gold-star", a.program(a.goldStar))
+	return a.secure(m)
+}
+
+// handler answers, or returns why it cannot.
+type handler func(http.ResponseWriter, *http.Request) error
+
+// page is for people: whoever is not known is asked who they are, and an error is a
+// page that says what to do.
+func (a *App) page(h handler) http.Handler {
+	return a.open(func(w http.ResponseWriter, r *http.Request) error {
+		who, err := a.identify(r)
+		var refused *web.Problem
+		switch {
+		case errors.As(err, &refused) && refused.Status == http.StatusUnauthorized:
+			return a.askWho(w, r)
+		case err != nil:
+			return err
+		}
+		return h(w, r.WithContext(context.WithValue(r.Context(), personKey{}, who)))
+	})
+}
+
+// open is for people who need not be known.
+func (a *App) open(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := h(w, r); err != nil {
+			a.fail(w, r, err)
+		}
+	})
+}
+
+// program is for programs: an error is a problem document.
+func (a *App) program(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, err := a.identify(r)
+		if err == nil {
+			err = h(w, r.WithContext(context.WithValue(r.Context(), personKey{}, who)))
+		}
+		if err != nil {
+			a.log(r, err)
+			web.Fail(w, err)
+		}
+	})
+}
+
+// contentPolicy lets a page use the embedded files and nothing else: whatever a
+// conquest's text may hold, a browser runs none of it.
+const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
+	"base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+
+// secure stands before everything: it sets the headers of a page, and refuses what a
+// page from elsewhere sends in somebody's name.
+func (a *App) secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", contentPolicy)
+		w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
+		if auth.Bearer(r) == "" { // a token in a header is nothing that a browser adds by itself
+			if err := a.origin.Check(r); err != nil {
+				a.fail(w, r, web.Refuse(http.StatusForbidden, "This was sent from a page of another site. Open this page itself and try again."))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// log tells of an error that is not the caller's doing.
+func (a *App) log(r *http.Request, err error) {
+	var p *web.Problem
+	if errors.As(err, &p) && p.Status < http.StatusInternalServerError || r.Context().Err() != nil {
+		return
+	}
+	a.Log.WarnContext(r.Context(), "curation", "method", r.Method, "route", r.Pattern, "error", err)
+}
+
+// conquestURL is the address of a conquest's page.
+func conquestURL(id string) string { return "/conquests/" + url.PathEscape(id) }
+
+func taskURL(task int64, what string) string { return fmt.Sprintf("/tasks/%d/%s", task, what) }

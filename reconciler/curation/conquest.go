@@ -1,0 +1,271 @@
+package curation
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/reconciler/story"
+)
+
+// conquestSQL reads one conquest with what we remember of it.
+const conquestSQL = `
+	SELECT c.id, COALESCE(c.title, ''), COALESCE(c."conquestType"::text, ''), COALESCE(c.result::text, ''), c.philosopher, c.domain,
+	       COALESCE(c.status::text, ''), c."createdAt", c."updatedAt", COALESCE(c.description, ''), COALESCE(c."resultNotes", ''),
+	       COALESCE(c."evaluatedBy", ''), c."evaluatedAt", COALESCE(c."aristotleId", ''), COALESCE(c."useAsExample", false),
+	       COALESCE(q.want_gen > q.done_gen, false), COALESCE(q.attempts, 0), COALESCE(q.last_error, '')
+	FROM public."Conquest" c LEFT JOIN queue q ON q.key = c.id WHERE c.id = $1`
+
+// details are a conquest with all that its page shows.
+type details struct {
+	Conquest
+	Description, Notes, EvaluatedBy, AristotleID string
+	EvaluatedAt                                  *time.Time
+	Example                                      bool
+	LastError                                    string
+	AristotleURL                                 string
+	Tasks                                        []task
+	Texts                                        texts
+	History                                      []story.Event
+	HistoryCut                                   bool
+	// StudioAway says why the tasks' annotations are not shown; "" where they are.
+	StudioAway string
+}
+
+// task is a task of a conquest.
+type task struct {
+	ID, Project                             int64
+	Known                                   bool // looked at before
+	Shown, Missing, Held, Patching, Stamped bool
+	URL                                     string
+	Notes                                   []note
+	base                                    []int64
+}
+
+// Overruled tells whether an annotation says star while the task shows none.
+func (t task) Overruled(n note) bool {
+	return n.Gold && t.Known && !t.Shown && slices.Contains(t.base, n.ID)
+}
+
+// note is an annotation as a person reads it.
+type note struct {
+	ID              int64
+	By              string
+	At              time.Time
+	Gold, Cancelled bool
+	Response        string
+	Changes         []piece // from the model's response
+}
+
+// texts are what was asked and answered, and where from.
+type texts struct {
+	Prompt, System string
+	Messages       []message // in place of Prompt
+	Response       string    // the model's
+}
+
+type message struct{ Role, Content string }
+
+func (a *App) readConquest(ctx context.Context, id string, who Person) (*details, error) {
+	d := &details{}
+	err := a.reader.QueryRow(ctx, conquestSQL, id).Scan(&d.ID, &d.Title, &d.Type, &d.Result, &d.Philosopher, &d.Domain, &d.Status,
+		&d.CreatedAt, &d.UpdatedAt, &d.Description, &d.Notes, &d.EvaluatedBy, &d.EvaluatedAt, &d.AristotleID, &d.Example,
+		&d.Dirty, &d.Attempts, &d.LastError)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows) || err == nil && !who.may(d.Philosopher, d.Domain):
+		return nil, noConquest()
+	case err != nil:
+		return nil, fmt.Errorf("read conquest %q: %w", id, err)
+	}
+	if d.Tasks, err = a.readTasks(ctx, id); err != nil {
+		return nil, err
+	}
+	for _, t := range d.Tasks {
+		if !t.Missing {
+			d.Conquest.Tasks = append(d.Conquest.Tasks, t.ID)
+			d.Held = d.Held || t.Held
+			if t.Shown {
+				d.Starred++
+			}
+		}
+	}
+	if a.AristotleURL != "" {
+		// A URL that was parsed has its braces escaped.
+		d.AristotleURL = strings.NewReplacer("{id}", url.PathEscape(id), "%7Bid%7D", url.PathEscape(id)).Replace(a.AristotleURL)
+	}
+	if d.Texts, err = a.readTexts(ctx, id); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (a *App) readTasks(ctx context.Context, key string) ([]task, error) {
+	rows, err := a.reader.Query(ctx, `SELECT task_id, project, s IS NOT NULL, COALESCE(s, (held->>'shown')::boolean, false), missing_since IS NOT NULL,
+			held IS NOT NULL, intent_value IS NOT NULL, last IS NOT NULL, base
+		FROM edge WHERE key = $1 ORDER BY task_id`, key)
+	if err != nil {
+		return nil, fmt.Errorf("read the tasks of %q: %w", key, err)
+	}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t task, err error) {
+		err = row.Scan(&t.ID, &t.Project, &t.Known, &t.Shown, &t.Missing, &t.Held, &t.Patching, &t.Stamped, &t.base)
+		t.URL = a.taskLink(t.Project, t.ID)
+		return t, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the tasks of %q: %w", key, err)
+	}
+	return slices.DeleteFunc(all, func(t task) bool { return !a.ours(t.Project) }), nil
+}
+
+// taskLink is where a person finds a task in Label Studio.
+func (a *App) taskLink(project, task int64) string {
+	return fmt.Sprintf("%s/projects/%d/data?task=%d", strings.TrimRight(a.StudioURL, "/"), project, task)
+}
+
+// Aristotle's own texts count before those that turns kept of the tasks. The tables are
+// optional, and so is their being readable.
+const (
+	textTables = `SELECT COALESCE(has_table_privilege(to_regclass('public.conquest_prompt'), 'SELECT'), false),
+		COALESCE(has_table_privilege(to_regclass('public.conquest_response'), 'SELECT'), false)`
+	promptSQL   = `SELECT data->>'prompt' FROM public.conquest_prompt WHERE conquest_analysis_id = $1 AND data->>'prompt' <> '' ORDER BY id DESC LIMIT 1`
+	responseSQL = `SELECT data->>'response' FROM public.conquest_response WHERE conquest_analysis_id = $1 AND data->>'response' <> '' ORDER BY id DESC LIMIT 1`
+	keptSQL     = `SELECT COALESCE(max(prompt), ''), COALESCE(max(messages), ''), COALESCE(max(response), ''), COALESCE(max(system), '')
+		FROM (SELECT * FROM task_text WHERE key = $1 AND hash IS NOT NULL ORDER BY task_id LIMIT 1) t`
+)
+
+func (a *App) readTexts(ctx context.Context, key string) (t texts, err error) {
+	var messages string
+	if err := a.reader.QueryRow(ctx, keptSQL, key).Scan(&t.Prompt, &messages, &t.Response, &t.System); err != nil {
+		return texts{}, fmt.Errorf("read the texts of %q: %w", key, err)
+	}
+	if messages != "" {
+		if err := json.Unmarshal([]byte(messages), &t.Messages); err != nil {
+			return texts{}, fmt.Errorf("read the conversation of %q: %w", key, err)
+		}
+	}
+	var prompts, responses bool
+	if err := a.reader.QueryRow(ctx, textTables).Scan(&prompts, &responses); err != nil {
+		return texts{}, fmt.Errorf("look for Aristotle's texts: %w", err)
+	}
+	for _, own := range []struct {
+		there bool
+		sql   string
+		into  *string
+	}{{prompts, promptSQL, &t.Prompt}, {responses, responseSQL, &t.Response}} {
+		if !own.there {
+			continue
+		}
+		var text string
+		err := a.reader.QueryRow(ctx, own.sql, key).Scan(&text)
+		switch {
+		case err == nil:
+			*own.into = text
+		case !errors.Is(err, pgx.ErrNoRows):
+			return texts{}, fmt.Errorf("read Aristotle's texts of %q: %w", key, err)
+		}
+	}
+	return t, nil
+}
+
+// annotate adds what people wrote on the tasks. Label Studio may be away: the page
+// is then poorer, and says so.
+func (a *App) annotate(ctx context.Context, d *details) {
+	byProject := map[int64][]int64{}
+	for _, t := range d.Tasks {
+		if !t.Missing {
+			byProject[t.Project] = append(byProject[t.Project], t.ID)
+		}
+	}
+	if len(byProject) == 0 {
+		return
+	}
+	notes := map[int64][]note{}
+	err := a.studio.ask(ctx, func(ctx context.Context) error {
+		emails := a.people.emails(ctx)
+		for project, ids := range byProject {
+			found, err := a.Studio.TasksByID(ctx, project, ids)
+			if err != nil {
+				return err
+			}
+			for i := range found {
+				notes[found[i].ID] = notesOf(&found[i], emails, d.Texts.Response)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		d.StudioAway = "Label Studio does not answer, so what people wrote there is not shown. Everything else is as it was seen last."
+		return
+	}
+	for i := range d.Tasks {
+		d.Tasks[i].Notes = notes[d.Tasks[i].ID]
+	}
+}
+
+// notesOf are the annotations of a task, newest first.
+func notesOf(t *labelstudio.Task, email func(labelstudio.UserRef) string, response string) []note {
+	var all []note
+	for i := range t.Annotations {
+		an := &t.Annotations[i]
+		n := note{ID: an.ID, By: email(an.CompletedBy), At: an.CreatedAt, Gold: saysGold(an), Cancelled: an.WasCancelled, Response: corrected(an)}
+		if n.Response != "" && response != "" {
+			n.Changes = compare(response, n.Response)
+		}
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(x, y note) int { return cmp.Or(y.At.Compare(x.At), cmp.Compare(y.ID, x.ID)) })
+	return all
+}
+
+// choiceGold is the choice of the label configuration that gives the star, and
+// controlResponse the control where a person writes a better response.
+const (
+	choiceGold      = "gold_star"
+	controlResponse = "response"
+)
+
+func saysGold(an *labelstudio.Annotation) bool {
+	return slices.ContainsFunc(an.Result, func(r labelstudio.Region) bool { return slices.Contains(r.Choices(), choiceGold) })
+}
+
+// corrected is the response that a person wrote into an annotation, "" where there is none.
+func corrected(an *labelstudio.Annotation) string {
+	if an.WasCancelled {
+		return ""
+	}
+	var all []string
+	for _, r := range an.Result {
+		if r.FromName == controlResponse {
+			all = append(all, r.Text()...)
+		}
+	}
+	return strings.Join(all, "\n")
+}
+
+// conquestPage is what the template of a conquest is given.
+type conquestPage struct {
+	*details
+	Back string
+}
+
+func (a *App) showConquest(w http.ResponseWriter, r *http.Request) error {
+	d, err := a.readConquest(r.Context(), r.PathValue("id"), personOf(r))
+	if err != nil {
+		return err
+	}
+	a.annotate(r.Context(), d)
+	if d.History, d.HistoryCut, err = a.history(r.Context(), d.ID); err != nil {
+		return err
+	}
+	return a.render(w, r, http.StatusOK, "conquest", d.Heading(), conquestPage{details: d, Back: local(r.URL.Query().Get("back"))})
+}

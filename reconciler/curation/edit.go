@@ -1,0 +1,235 @@
+package curation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/web"
+)
+
+// editPage is what the editor's template is given.
+type editPage struct {
+	Task     int64
+	Project  int64
+	Conquest Conquest
+	URL      string // of the task in Label Studio
+	Prompt   string
+	Response string // the model's
+	Text     string // what is in the editor
+	Base     int64  // the correction that the text began from; 0: the model's response
+	Newest   *note  // the newest correction that there is; nil: none
+	Conflict bool   // somebody saved another one meanwhile
+	Problem  string // why it was not saved
+	Changes  []piece
+	Compare  bool // show them, also without scripts
+}
+
+// Unchanged tells whether there is no change to show.
+func (p *editPage) Unchanged() bool {
+	return !slices.ContainsFunc(p.Changes, func(c piece) bool { return c.Op != same })
+}
+
+// maxResponse bounds what may be saved, in bytes: as much as a form may have.
+const maxResponse = 4 << 20
+
+// editTask reads what the editor shows. Where Label Studio is away it is what turns
+// have kept of the task.
+func (a *App) editTask(ctx context.Context, id int64, who Person) (*editPage, error) {
+	link, err := a.linkOf(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if link.Key == "" {
+		return nil, web.Refuse(http.StatusNotFound, "This task names no conquest. Edit it in Label Studio.")
+	}
+	d, err := a.readConquest(ctx, link.Key, who)
+	if err != nil {
+		return nil, err
+	}
+	p := &editPage{Task: id, Project: link.Project, Conquest: d.Conquest, URL: a.taskLink(link.Project, id), Prompt: d.Texts.Prompt, Response: d.Texts.Response}
+	if p.Prompt == "" {
+		var said []string
+		for _, m := range d.Texts.Messages {
+			said = append(said, m.Content)
+		}
+		p.Prompt = strings.Join(said, "\n\n")
+	}
+	return p, nil
+}
+
+// meet reads what others have written on the task by now.
+func (a *App) meet(ctx context.Context, p *editPage) error {
+	return a.studio.ask(ctx, func(ctx context.Context) error {
+		t, err := a.Studio.Task(ctx, p.Task)
+		if err != nil {
+			return err
+		}
+		for _, n := range notesOf(t, a.people.emails(ctx), "") {
+			if n.Response != "" {
+				p.Newest = &n
+				break
+			}
+		}
+		return nil
+	})
+}
+
+const studioAway = "Label Studio does not answer."
+
+func (a *App) showEditor(w http.ResponseWriter, r *http.Request) error {
+	id, err := taskOf(r)
+	if err != nil {
+		return err
+	}
+	p, err := a.editTask(r.Context(), id, personOf(r))
+	if err != nil {
+		return err
+	}
+	if err := a.meet(r.Context(), p); err != nil {
+		if labelstudio.IsNotFound(err) {
+			return noTask()
+		}
+		p.Problem = studioAway + " You can write all the same: your text is kept in this browser until it can be saved."
+		if p.Newest, err = a.keptCorrection(r.Context(), id); err != nil {
+			return err
+		}
+	}
+	p.Text = p.Response
+	if p.Newest != nil {
+		p.Text, p.Base = p.Newest.Response, p.Newest.ID
+	}
+	p.Changes = compare(p.Response, p.Text)
+	return a.render(w, r, http.StatusOK, "edit", "Correct the response", p)
+}
+
+// keptCorrection is the newest correction that a turn has seen.
+func (a *App) keptCorrection(ctx context.Context, task int64) (*note, error) {
+	n := &note{}
+	err := a.reader.QueryRow(ctx, `SELECT COALESCE(max(annotation_id), 0), COALESCE(max(corrected), ''), COALESCE(max(annotated_at), now())
+		FROM task_text WHERE task_id = $1 AND corrected IS NOT NULL`, task).Scan(&n.ID, &n.Response, &n.At)
+	if err != nil {
+		return nil, fmt.Errorf("read the correction of task %d: %w", task, err)
+	}
+	if n.ID == 0 {
+		return nil, nil
+	}
+	return n, nil
+}
+
+// saveResponse makes an annotation of the person that holds the text. It never changes
+// one: an update in Label Studio saves the whole task, and could put an old meta back.
+// The newest correction is the one that counts.
+func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
+	id, err := taskOf(r)
+	if err != nil {
+		return err
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if err := r.ParseForm(); err != nil {
+		return badForm(err)
+	}
+	who := personOf(r)
+	p, err := a.editTask(r.Context(), id, who)
+	if err != nil {
+		return err
+	}
+	// A form's line breaks are CR LF, whatever was typed.
+	p.Text = strings.ReplaceAll(r.PostForm.Get("text"), "\r\n", "\n")
+	p.Base, _ = strconv.ParseInt(r.PostForm.Get("base"), 10, 64) // 0 for none
+	p.Changes, p.Compare = compare(p.Response, p.Text), true
+	if r.PostForm.Get("do") == "compare" {
+		return a.render(w, r, http.StatusOK, "edit", "Correct the response", p)
+	}
+	status, err := a.save(r.Context(), p, who)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusCreated {
+		return a.render(w, r, status, "edit", "Correct the response", p)
+	}
+	setFlash(w, r, flash{Says: "Saved as your annotation in Label Studio.", Task: id})
+	http.Redirect(w, r, conquestURL(p.Conquest.ID), http.StatusSeeOther)
+	return nil
+}
+
+// save tries to save what is in the editor. Where it does not the page says why, and
+// the text stays in it.
+func (a *App) save(ctx context.Context, p *editPage, who Person) (status int, err error) {
+	switch {
+	case strings.TrimSpace(p.Text) == "":
+		p.Problem = "There is nothing to save yet: write the response as it should have been."
+		return http.StatusUnprocessableEntity, nil
+	case len(p.Text) > maxResponse || !isText(p.Text):
+		p.Problem = fmt.Sprintf("The text cannot be saved: it may have %d MB and no NUL characters.", maxResponse>>20)
+		return http.StatusUnprocessableEntity, nil
+	}
+	switch err := a.meet(ctx, p); {
+	case labelstudio.IsNotFound(err):
+		p.Problem = "This task is not in Label Studio any more. Copy your text before you leave this page."
+		return http.StatusConflict, nil
+	case err != nil:
+		p.Problem = studioAway + " Nothing is lost: your text is still here. Save it again in a moment."
+		return http.StatusServiceUnavailable, nil
+	}
+	if n := p.Newest; n != nil && n.ID != p.Base {
+		if n.Response == p.Text && strings.EqualFold(n.By, who.Email) { // saved before, its answer was lost
+			return http.StatusCreated, a.edited(ctx, p)
+		}
+		p.Conflict, p.Base, p.Changes = true, n.ID, compare(n.Response, p.Text)
+		return http.StatusConflict, nil
+	}
+	if p.Newest != nil && p.Newest.Response == p.Text || p.Newest == nil && p.Response == p.Text {
+		p.Problem = "Nothing has changed, so there is nothing to save."
+		return http.StatusUnprocessableEntity, nil
+	}
+	return a.create(ctx, p, who)
+}
+
+func (a *App) create(ctx context.Context, p *editPage, who Person) (status int, err error) {
+	id, err := a.people.userID(ctx, who.Email)
+	if err == nil {
+		var region labelstudio.Region
+		if region, err = labelstudio.TextRegion(controlResponse, a.aboutControl(), p.Text); err != nil {
+			return 0, err
+		}
+		_, err = a.Studio.CreateAnnotation(ctx, p.Task, labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}, CompletedBy: id})
+	}
+	var e *labelstudio.Error
+	switch {
+	case err == nil:
+		return http.StatusCreated, a.edited(ctx, p)
+	case labelstudio.NotDone(err) && errors.As(err, &e) && e.Status == http.StatusBadRequest:
+		p.Problem = "Label Studio refuses it: " + e.Detail
+		return http.StatusUnprocessableEntity, nil
+	case labelstudio.NotDone(err):
+		p.Problem = studioAway + " Nothing is lost: your text is still here. Save it again in a moment."
+	default:
+		p.Problem = "Label Studio did not say whether it was saved. Your text is still here: save it again, it will not be there twice."
+	}
+	a.Log.WarnContext(ctx, "save a response", "task", p.Task, "error", err)
+	return http.StatusServiceUnavailable, nil
+}
+
+// edited makes the key dirty, so that its texts are read anew. Label Studio tells it
+// by webhook, too, where there is one.
+func (a *App) edited(ctx context.Context, p *editPage) error {
+	ctx, cancel := context.WithTimeout(ctx, clickLimit)
+	defer cancel()
+	if _, err := a.Ledger.Enqueue(ctx, []string{p.Conquest.ID}, ledger.FromCuration); err != nil {
+		a.Log.WarnContext(ctx, "a response was saved, and its key is not dirty: a pass finds it", "key", p.Conquest.ID, "error", err)
+		return nil
+	}
+	a.Metrics.Triggers.With(metrics.Curation).Inc()
+	return nil
+}
+
+// aboutControl is what a correction is about in the label configuration.
+func (a *App) aboutControl() string { return "model_response" }
