@@ -65,7 +65,7 @@ func needs(command string) []string {
 	switch command {
 	case "run":
 		return []string{"ARISTOTLE_DATABASE_URL", "LABEL_STUDIO_API_KEY"}
-	case "setup", "doctor", "status", "held":
+	case "setup", "doctor", "status", "held", "uninstall":
 		return []string{"ARISTOTLE_DATABASE_URL"}
 	}
 	return nil

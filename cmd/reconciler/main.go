@@ -25,6 +25,7 @@ type commands struct {
 	Demo        DemoCmd        `cmd:"" help:"Everything on this machine with nothing to prepare: shows each flow, then keeps running."`
 	Setup       SetupCmd       `cmd:"" help:"Create what the daemon needs in Aristotle's PostgreSQL. Again and again is harmless."`
 	Doctor      DoctorCmd      `cmd:"" help:"Check everything that the daemon stands on; each finding with its remedy."`
+	Uninstall   UninstallCmd   `cmd:"" help:"Remove our webhooks, slot, publication and schema; shows what it will do and asks first."`
 	Status      StatusCmd      `cmd:"" help:"What the daemon is doing, also when it is down; with a key, the story of that key."`
 	Held        HeldCmd        `cmd:"" help:"Keys that wait for a person: list them, settle one. Works with the daemon down."`
 	Healthcheck HealthcheckCmd `cmd:"" help:"Ask the daemon on this machine whether it is alive; for containers, which have no curl."`
