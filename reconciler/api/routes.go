@@ -3,6 +3,7 @@
 package api
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/auth"
+	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 	"github.com/aristotle/reconciler/reconciler/web"
 )
@@ -23,6 +25,8 @@ type API struct {
 	Secret   string      // RECONCILER_WEBHOOK_SECRET, empty for none
 	Initial  string      // RECONCILER_INITIAL
 	Projects []int64     // LABEL_STUDIO_PROJECTS, empty for all
+	// Examples answers what is asked for examples.
+	Examples func(context.Context, icl.Query) (icl.Page, error)
 
 	bodies *semaphore.Weighted // bytes of large deliveries that may be in memory
 }
@@ -38,6 +42,7 @@ func (a *API) routes() *web.Mux {
 	m := &web.Mux{}
 	m.Handle("POST /v1/webhooks/label-studio", http.HandlerFunc(a.webhook))
 	m.Handle("POST /v1/sync/victory-to-gold-star", a.Guard.Require(auth.Sync, http.HandlerFunc(a.sync)))
+	m.Handle("GET /v1/icl/examples", a.examples())
 	m.Handle("GET /openapi.yaml", http.HandlerFunc(web.ServeOpenAPI))
 	return m
 }

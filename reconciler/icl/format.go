@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"io"
 	"strings"
 )
 
@@ -45,14 +46,35 @@ func (e *Example) Sum() [16]byte { return e.sum }
 
 // Append adds the example in a format to b, without a line break. It must be usable.
 func (e *Example) Append(b []byte, f Format) []byte {
-	if f != Alpaca {
-		return append(b, e.chat...)
+	for _, piece := range e.pieces(f) {
+		b = append(b, piece...)
 	}
-	b = append(b, `{"instruction":`...)
-	b = append(b, e.instruction...)
-	b = append(b, `,"input":"","output":`...)
-	b = append(b, e.output...)
-	return append(b, '}')
+	return b
+}
+
+// Len is how many bytes Append adds.
+func (e *Example) Len(f Format) (n int) {
+	for _, piece := range e.pieces(f) {
+		n += len(piece)
+	}
+	return n
+}
+
+// Write writes what Append adds, piece by piece: for an example that is too large to be copied.
+func (e *Example) Write(w io.Writer, f Format) error {
+	for _, piece := range e.pieces(f) {
+		if _, err := w.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Example) pieces(f Format) [5][]byte {
+	if f != Alpaca {
+		return [5][]byte{e.chat}
+	}
+	return [5][]byte{[]byte(`{"instruction":`), e.instruction, []byte(`,"input":"","output":`), e.output, []byte(`}`)}
 }
 
 // size is what an example takes of memory, about.

@@ -77,21 +77,14 @@ func (x *Index) page(q Query, after *place) (page Page, ok bool) {
 		i, _ = slices.BinarySearchFunc(list, &Rating{At: after.at, ID: after.id}, compareTo)
 	}
 	page.Examples = make([]*Example, 0, min(q.Limit, i))
-	gap := 0
 	for i--; i >= 0; i-- {
-		switch {
-		case !list[i].Usable():
-			gap++
-			continue
-		case len(page.Examples) == q.Limit:
-			page.Next = q.cursor(&page.Examples[q.Limit-1].Rating)
+		if !list[i].Usable() {
+			page.gap++
+		} else if !page.add(q, list[i]) {
 			return page, true
 		}
-		page.Examples = append(page.Examples, list[i])
-		page.LeftOut, gap = page.LeftOut+gap, 0
 	}
-	page.LeftOut += gap
-	return page, true
+	return page.end(), true
 }
 
 func compareTo(e *Example, r *Rating) int { return e.compare(r) }

@@ -10,8 +10,12 @@ import (
 	"unicode/utf8"
 )
 
-// MaxLimit is how many examples a page may have.
-const MaxLimit = 100
+const (
+	// MaxLimit is how many examples a page may have.
+	MaxLimit = 100
+	// maxPage is how many bytes of messages: a page ends with the example that reaches it.
+	maxPage = 16 << 20
+)
 
 // Query asks for the newest gold stars of one philosopher and domain.
 type Query struct {
@@ -27,6 +31,28 @@ type Page struct {
 	Examples []*Example // usable ones, newest first
 	LeftOut  int        // ratings between them without a usable text
 	Next     string     // the cursor that goes on; "": that was all
+
+	bytes int
+	gap   int // left out since the last example
+}
+
+// add adds the next example. It returns false where the page was full before: then
+// the example is the next page's first.
+func (p *Page) add(q Query, e *Example) bool {
+	if len(p.Examples) == q.Limit || p.bytes >= maxPage {
+		p.Next = q.cursor(&p.Examples[len(p.Examples)-1].Rating)
+		return false
+	}
+	p.Examples = append(p.Examples, e)
+	p.bytes += len(e.chat)
+	p.LeftOut, p.gap = p.LeftOut+p.gap, 0
+	return true
+}
+
+// end ends a page that nothing comes after.
+func (p *Page) end() Page {
+	p.LeftOut += p.gap
+	return *p
 }
 
 // The reasons to refuse a cursor.

@@ -15,8 +15,10 @@ const (
 	maxConns         = 6
 	// maxText is what a turn keeps at most, too. A text that is longer counts as none.
 	maxText = 8 << 20
-	// maxChunk bounds how many ratings are looked at in one round trip of a page.
-	maxChunk = 1000
+	// A page is read in chunks: its texts may have megabytes each, and where none is
+	// usable there are none.
+	firstChunk = 25
+	maxChunk   = 1000
 )
 
 // Source reads examples from Aristotle's database and our schema in it. It is safe
@@ -110,10 +112,9 @@ func (s *Source) Examples(ctx context.Context, q Query) (Page, error) {
 		return Page{}, err
 	}
 	var page Page
-	gap := 0 // left out since the last example
 	// Usable or not is known when the texts are read: a few more until the page is full,
 	// and one, to know whether it goes on.
-	for chunk := q.Limit + 1; ; chunk = min(2*chunk, maxChunk) {
+	for chunk := min(q.Limit+1, firstChunk); ; {
 		ratings, have, err := s.ratings(ctx, q, after, chunk)
 		if err != nil {
 			return Page{}, fmt.Errorf("read gold ratings: %w", err)
@@ -122,22 +123,19 @@ func (s *Source) Examples(ctx context.Context, q Query) (Page, error) {
 		if err != nil {
 			return Page{}, fmt.Errorf("read the texts of examples: %w", err)
 		}
+		before := len(page.Examples)
 		for _, r := range ratings {
-			e := example(r, all[r.Key])
-			switch {
-			case !e.Usable():
-				gap++
-				continue
-			case len(page.Examples) == q.Limit:
-				page.Next = q.cursor(&page.Examples[q.Limit-1].Rating)
+			if e := example(r, all[r.Key]); !e.Usable() {
+				page.gap++
+			} else if !page.add(q, e) {
 				return page, nil
 			}
-			page.Examples = append(page.Examples, e)
-			page.LeftOut, gap = page.LeftOut+gap, 0
 		}
 		if len(ratings) < chunk {
-			page.LeftOut += gap
-			return page, nil
+			return page.end(), nil
+		}
+		if len(page.Examples) == before {
+			chunk = min(2*chunk, maxChunk)
 		}
 		end := ratings[len(ratings)-1]
 		after = &place{end.At, end.ID}
