@@ -34,14 +34,22 @@ type Webhook struct {
 	Actions           []string          `json:"actions"`
 }
 
-// Webhooks returns the registrations of a project, in any order.
+// Webhooks returns the registrations of a project, or with project 0 those of all projects, in any order.
 func (c *Client) Webhooks(ctx context.Context, project int64) ([]Webhook, error) {
 	var all []Webhook
-	r := call{op: OpWebhooks, method: http.MethodGet, path: "/api/webhooks/", query: url.Values{"project": {strconv.FormatInt(project, 10)}}}
+	r := call{op: OpWebhooks, method: http.MethodGet, path: "/api/webhooks/"}
+	if project != 0 {
+		r.query = url.Values{"project": {strconv.FormatInt(project, 10)}}
+	}
 	if err := c.doJSON(ctx, r, &all); err != nil {
-		return nil, fmt.Errorf("list webhooks of project %d: %w", project, err)
+		return nil, fmt.Errorf("list webhooks of project %d (0: of all): %w", project, err)
 	}
 	return all, nil
+}
+
+// WebhookActions are the actions that announce a change of tasks and annotations, in order.
+func WebhookActions() []string {
+	return []string{AnnotationsCreated, AnnotationsDeleted, AnnotationCreated, AnnotationUpdated, TasksCreated, TasksDeleted}
 }
 
 // CreateWebhook registers a webhook. Label Studio takes the same URL twice and then sends twice: look first.

@@ -33,7 +33,7 @@ type Config struct {
 	Listen         Address `env:"RECONCILER_LISTEN" default:"127.0.0.1:4080" group:"Listeners" help:"Where webhooks, sync calls and requests for examples arrive. An address that is not loopback needs a tokens file and a webhook secret."`
 	CurationListen Address `env:"RECONCILER_CURATION_LISTEN" default:"127.0.0.1:8001" group:"Listeners" help:"The curation web app. An address that is not loopback needs a tokens file."`
 	MetricsListen  Address `env:"RECONCILER_METRICS_LISTEN" default:"127.0.0.1:9480" group:"Listeners" help:"/metrics, /healthz and /readyz; without any login, so not for the open network."`
-	PublicURL      BaseURL `env:"RECONCILER_PUBLIC_URL" shown:"none" group:"Listeners" later:"true" help:"Base URL by which Label Studio reaches us. When set, the daemon registers its webhooks and looks after them; without it somebody must, else stars there wait for a diff pass."`
+	PublicURL      BaseURL `env:"RECONCILER_PUBLIC_URL" shown:"none" group:"Listeners" help:"Base URL by which Label Studio reaches us. When set, the daemon registers its webhooks and looks after them; without it somebody must, else stars there wait for a diff pass."`
 	WebhookSecret  Secret  `env:"RECONCILER_WEBHOOK_SECRET" shown:"none" group:"Listeners" help:"Label Studio sends it as Authorization: Bearer. Without it anybody on this machine can wake the daemon."`
 	TokensFile     string  `env:"RECONCILER_TOKENS_FILE" shown:"none" group:"Listeners" help:"YAML file that says who may call what. Where it is set it is enforced on loopback too."`
 

@@ -38,9 +38,13 @@ func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
 	if len(reasons) > 0 {
 		status = http.StatusServiceUnavailable
 	}
+	warnings := []string{} // in spite of which it does its job
+	if d.hooks != nil {
+		warnings = append(warnings, d.hooks.Warnings()...)
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "leader": d.leading.Load(), "reasons": reasons})
+	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "leader": d.leading.Load(), "reasons": reasons, "warnings": warnings})
 }
 
 // unready is why this process does not do its job; empty: it does.

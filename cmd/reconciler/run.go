@@ -67,6 +67,7 @@ type daemon struct {
 	passes   *reconciler.Passes
 	turner   *reconciler.Turner
 	leading  atomic.Bool
+	hooks    *reconciler.Hooks // nil: nobody told by which URL Label Studio reaches us
 	guard    *auth.Guard
 	curation *curation.App
 	failures logs.Failures
@@ -210,6 +211,10 @@ func (d *daemon) assemble() (err error) {
 		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,
 		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: cfg.LabelStudioProjects,
 	})
+	if cfg.PublicURL != "" {
+		d.hooks = &reconciler.Hooks{Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log,
+			URL: string(cfg.PublicURL), Secret: string(cfg.WebhookSecret), Projects: cfg.LabelStudioProjects}
+	}
 	var evaluator *string
 	if cfg.UnknownEvaluator != "" {
 		evaluator = &cfg.UnknownEvaluator
@@ -317,6 +322,9 @@ func (d *daemon) leader(ctx context.Context) error {
 	g.Go(func() error { return d.stream.Run(ctx) })
 	g.Go(func() error { return d.turner.Work(ctx) })
 	g.Go(func() error { return d.passes.Run(ctx) })
+	if d.hooks != nil {
+		g.Go(func() error { return d.hooks.Run(ctx) })
+	}
 	g.Go(func() error { return reconciler.Prune(ctx, d.ledger, time.Duration(d.cfg.AuditRetention), d.log) })
 	return g.Wait()
 }

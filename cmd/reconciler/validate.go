@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/auth"
 )
 
@@ -106,6 +107,11 @@ func (c *Config) access(command string) (problems []string) {
 	}
 	if !listens(command) {
 		return problems
+	}
+	if c.PublicURL != "" {
+		if err := labelstudio.CheckWebhookURL(string(c.PublicURL)); err != nil {
+			problems = append(problems, "RECONCILER_PUBLIC_URL: "+err.Error())
+		}
 	}
 	refuse := func(listener string, a Address, set ...string) {
 		problems = append(problems, fmt.Sprintf("%s: %s is not loopback, so others could reach it: set %s, or listen on 127.0.0.1",

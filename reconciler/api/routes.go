@@ -29,6 +29,7 @@ type API struct {
 	Examples func(context.Context, icl.Query) (icl.Page, error)
 
 	bodies *semaphore.Weighted // bytes of large deliveries that may be in memory
+	seen   sightings
 }
 
 // Server returns the server, ready to serve. It is called once.

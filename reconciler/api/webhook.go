@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/aristotle/reconciler/labelstudio"
@@ -69,6 +70,7 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, ou
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
 	n, err := a.enqueue(ctx, e)
+	a.arrived(ctx, e.Project.ID)
 	switch {
 	case err != nil:
 		return e.Action, metrics.Failed, err
@@ -109,6 +111,43 @@ func (a *API) reserve(length int64) (release func(), err error) {
 		return nil, &web.Problem{Status: http.StatusServiceUnavailable, After: time.Second, Detail: "Too many large deliveries at a time. Nothing needs to be sent again: the next pass finds it."}
 	}
 	return func() { a.bodies.Release(length) }, nil
+}
+
+// arrivedEvery is how often it is written down that deliveries of a project arrive.
+const arrivedEvery = 30 * time.Second
+
+// arrived proves to whoever looks after the webhooks that this project's works. It
+// keeps no delivery from its answer.
+func (a *API) arrived(ctx context.Context, project int64) {
+	if project == 0 || !a.seen.due(project, time.Now()) {
+		return
+	}
+	if err := a.Ledger.Delivered(ctx, project); err != nil {
+		a.Log.DebugContext(ctx, "webhook", "error", err)
+	}
+}
+
+// sightings is when deliveries of each project were written down last.
+type sightings struct {
+	mu sync.Mutex
+	at map[int64]time.Time
+}
+
+// maxSightings bounds it against numbers that somebody makes up.
+const maxSightings = 10_000
+
+// due tells whether it is time to write one down, and takes it as written.
+func (s *sightings) due(project int64, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now.Sub(s.at[project]) < arrivedEvery {
+		return false
+	}
+	if s.at == nil || len(s.at) >= maxSightings {
+		s.at = map[int64]time.Time{}
+	}
+	s.at[project] = now
+	return true
 }
 
 // nothing is what enqueue returns for a delivery that does not concern us.
@@ -154,6 +193,7 @@ func (a *API) linked(ctx context.Context, tasks []named) (int, error) {
 // singular in one action hold lists in another.
 type event struct {
 	Action      string `json:"action"`
+	Project     origin `json:"project"`
 	Task        many   `json:"task"`
 	Tasks       many   `json:"tasks"`
 	Annotations many   `json:"annotations"`
@@ -164,6 +204,19 @@ type named struct {
 	ID      int64           `json:"id"`
 	Project int64           `json:"project"`
 	Data    json.RawMessage `json:"data"`
+}
+
+// origin is the project that a delivery comes from, 0 where it does not tell.
+type origin struct{ ID int64 }
+
+func (o *origin) UnmarshalJSON(text []byte) error {
+	var p struct {
+		ID int64 `json:"id"`
+	}
+	if json.Unmarshal(text, &p) == nil { // it is of no concern to the keys
+		o.ID = p.ID
+	}
+	return nil
 }
 
 // many is a list, or the one that stands for itself.

@@ -1,0 +1,216 @@
+package reconciler_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/reconciler"
+)
+
+const hookURL = "http://127.0.0.1:1"
+
+// logged keeps what is logged.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) times(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), part)
+}
+
+func (r *rig) hooks(log *logged) *reconciler.Hooks {
+	return &reconciler.Hooks{Ledger: r.ledger, Studio: r.client, Metrics: r.metrics, Log: slog.New(slog.NewTextHandler(log, nil)), URL: hookURL, Secret: "our-secret"}
+}
+
+func (r *rig) care(h *reconciler.Hooks) {
+	r.Helper()
+	if err := h.Care(r.Context()); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// registered returns the webhooks of a project without their numbers, which of ours is first.
+func (r *rig) registered(project int64) []labelstudio.Webhook {
+	r.Helper()
+	all, err := r.client.Webhooks(r.Context(), project)
+	if err != nil {
+		r.Fatal(err)
+	}
+	for i := range all {
+		slices.Sort(all[i].Actions)
+	}
+	slices.SortFunc(all, func(a, b labelstudio.Webhook) int { return int(a.ID - b.ID) })
+	return all
+}
+
+func (r *rig) hook(w labelstudio.Webhook) labelstudio.Webhook {
+	r.Helper()
+	made, err := r.client.CreateWebhook(r.Context(), w)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return made
+}
+
+// TestHooks: whatever becomes of our webhooks, there is one a project as it should be, and those of others are left alone.
+func TestHooks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	log := &logged{}
+	h := r.hooks(log)
+	others := r.hook(labelstudio.Webhook{Project: r.project, URL: "http://127.0.0.1:2" + reconciler.HookPath, Headers: map[string]string{"Authorization": "Bearer another"}, IsActive: false, Actions: []string{}})
+	want := labelstudio.Webhook{Project: r.project, URL: hookURL + reconciler.HookPath, SendPayload: true, IsActive: true,
+		Headers: map[string]string{"Authorization": "Bearer our-secret"}, Actions: []string{"ANNOTATIONS_CREATED", "ANNOTATIONS_DELETED",
+			"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "TASKS_CREATED", "TASKS_DELETED"}}
+	check := func(what string) {
+		t.Helper()
+		r.care(h)
+		before := testutil.ToFloat64(r.metrics.WebhookRepairs)
+		r.care(h) // at rest it changes nothing
+		got := r.registered(r.project)
+		if diff := cmp.Diff([]labelstudio.Webhook{others, want}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+		if n := testutil.ToFloat64(r.metrics.WebhookRepairs) - before; n != 0 {
+			t.Errorf("%s: mended again, %v times", what, n)
+		}
+		if n := testutil.ToFloat64(r.metrics.WebhooksBroken); n != 0 || len(h.Warnings()) != 0 {
+			t.Errorf("%s: %v are broken: %v", what, n, h.Warnings())
+		}
+	}
+	r.care(h)
+	want.ID = r.registered(r.project)[1].ID
+	check("made")
+	for what, damage := range map[string]func(*labelstudio.Webhook){
+		"switched off":      func(w *labelstudio.Webhook) { w.IsActive = false },
+		"deaf":              func(w *labelstudio.Webhook) { w.Actions = []string{} },
+		"another action":    func(w *labelstudio.Webhook) { w.Actions = append(w.Actions[1:], "PROJECT_UPDATED") },
+		"all actions":       func(w *labelstudio.Webhook) { w.SendForAllActions = true },
+		"without payload":   func(w *labelstudio.Webhook) { w.SendPayload = false },
+		"another secret":    func(w *labelstudio.Webhook) { w.Headers = map[string]string{"Authorization": "Bearer old"} },
+		"no secret":         func(w *labelstudio.Webhook) { w.Headers = map[string]string{} },
+		"sent to elsewhere": func(w *labelstudio.Webhook) { w.URL = "http://127.0.0.1:3/elsewhere" },
+	} {
+		w := want
+		w.Actions = slices.Clone(want.Actions)
+		damage(&w)
+		if _, err := r.client.UpdateWebhook(t.Context(), w); err != nil {
+			t.Fatal(err)
+		}
+		check(what)
+	}
+	r.hook(want)
+	r.hook(labelstudio.Webhook{Project: r.project, URL: want.URL, IsActive: true, SendForAllActions: true})
+	check("made twice by somebody else")
+	if log.times("our-secret") != 0 {
+		t.Error("the log shows the secret")
+	}
+
+	second := r.studio.AddProject("made later")
+	check("another project")
+	got := r.registered(second)
+	want.Project = second
+	if len(got) == 1 {
+		want.ID = got[0].ID
+	}
+	if diff := cmp.Diff([]labelstudio.Webhook{want}, got); diff != "" {
+		t.Errorf("in a new project (-want +got):\n%s", diff)
+	}
+	r.studio.RemoveProject(second)
+	r.care(h)
+	if !r.ask(`SELECT count(*) = 1 FROM reconciler.webhook`) {
+		t.Error("a project that is gone is remembered")
+	}
+
+	// Our memory is lost: what has our URL is ours all the same.
+	r.exec(`TRUNCATE reconciler.webhook`)
+	want.Project, want.ID = r.project, r.registered(r.project)[1].ID
+	check("with nothing remembered")
+}
+
+// TestHookRefused: what Label Studio refuses is told once, and mended when it can be.
+func TestHookRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	log := &logged{}
+	h := r.hooks(log)
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if q.Method == http.MethodPost && strings.HasPrefix(q.URL.Path, "/api/webhooks/") {
+			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusForbidden}
+		}
+		return studio.Fault{}
+	})
+	for range 3 {
+		r.care(h)
+	}
+	if log.times("level=WARN") != 1 || testutil.ToFloat64(r.metrics.WebhooksBroken) != 1 || len(h.Warnings()) != 1 {
+		t.Errorf("%v are broken, %v:\n%s", testutil.ToFloat64(r.metrics.WebhooksBroken), h.Warnings(), &log.text)
+	}
+	r.studio.Faults(nil)
+	r.care(h)
+	if log.times("works again") != 1 || testutil.ToFloat64(r.metrics.WebhooksBroken) != 0 || len(r.registered(r.project)) != 1 {
+		t.Errorf("%v are broken after it was allowed:\n%s", h.Warnings(), &log.text)
+	}
+}
+
+// TestHooksSilent: a star that a pass found and no delivery had told of shows that deliveries do not arrive, until one does.
+func TestHooksSilent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	log := &logged{}
+	h := r.hooks(log)
+	r.settled()
+	r.care(h)
+	found := func(source, by string) { // as a turn writes it
+		r.exec(`INSERT INTO reconciler.audit (key, task_id, source, reason, said, said_by) VALUES ('c0', $1, $2, 'same', true, $3)`, r.tasks[0], source, by)
+	}
+	silent := func(what string, want bool, missed float64) {
+		t.Helper()
+		r.care(h)
+		if got := len(h.Warnings()) == 1; got != want || testutil.ToFloat64(r.metrics.WebhooksMissed) != missed {
+			t.Errorf("%s: %v, %v missed", what, h.Warnings(), testutil.ToFloat64(r.metrics.WebhooksMissed))
+		}
+	}
+	at := func(when string) { r.exec(fmt.Sprintf(`UPDATE reconciler.edge SET task_updated_at = now() + interval '%s'`, when)) }
+	at("-1 minute")
+	found("diff", "annotation")
+	silent("what was done before we could be told", false, 0)
+	at("5 minutes")
+	found("webhook", "annotation")
+	found("diff", "meta")
+	found("diff", "task")
+	silent("what was told, or is never told", false, 0)
+	found("diff", "annotation")
+	found("diff", "annotation")
+	silent("what was not told", true, 2)
+	silent("the same as before", true, 2)
+	if log.times("level=WARN") != 1 || !strings.Contains(h.Warnings()[0], "SSRF_PROTECTION_ENABLED=false") {
+		t.Errorf("it says:\n%s\n%s", h.Warnings(), &log.text)
+	}
+	if err := r.ledger.Delivered(t.Context(), r.project); err != nil {
+		t.Fatal(err)
+	}
+	silent("something arrived", false, 2)
+	if log.times("works again") != 1 {
+		t.Errorf("it says:\n%s", &log.text)
+	}
+}
