@@ -190,7 +190,9 @@ func TestHooksSilent(t *testing.T) {
 			t.Errorf("%s: %v, %v missed", what, h.Warnings(), testutil.ToFloat64(r.metrics.WebhooksMissed))
 		}
 	}
-	at := func(when string) { r.exec(fmt.Sprintf(`UPDATE reconciler.edge SET task_updated_at = now() + interval '%s'`, when)) }
+	at := func(when string) {
+		r.exec(fmt.Sprintf(`UPDATE reconciler.edge SET task_updated_at = now() + interval '%s'`, when))
+	}
 	at("-1 minute")
 	found("diff", "annotation")
 	silent("what was done before we could be told", false, 0)
