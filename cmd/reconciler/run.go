@@ -246,8 +246,8 @@ func (d *daemon) run(ctx context.Context) error {
 		newNotifier().run(ctx, d.log, d.alive)
 		return nil
 	})
-	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr().String(), "curation", d.curationListener.Addr().String(),
-		"metrics", d.metricsListener.Addr().String())
+	d.log.InfoContext(ctx, "running", "listen", d.apiListener.Addr().String(), "metrics", d.metricsListener.Addr().String(),
+		"curation", d.curationListener.Addr().String())
 	err := g.Wait()
 	if err == nil {
 		d.log.Info("stopped")

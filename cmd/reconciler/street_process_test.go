@@ -18,11 +18,12 @@ import (
 
 // process is a daemon that runs as a process of its own: this test binary under the program's name.
 type process struct {
-	cmd     *exec.Cmd
-	out     output
-	gone    chan struct{}
-	listen  string // where it listens
-	metrics string
+	cmd      *exec.Cmd
+	out      output
+	gone     chan struct{}
+	listen   string // where it listens
+	metrics  string
+	curation string
 }
 
 // output keeps what a process writes.
@@ -49,7 +50,7 @@ func (s *street) start(env ...string) *process {
 	p := s.spawn(env...)
 	s.wantLog(p, "msg=running listen=")
 	_, after, _ := strings.Cut(p.out.String(), "msg=running listen=")
-	if _, err := fmt.Sscanf(after, "%s metrics=%s", &p.listen, &p.metrics); err != nil {
+	if _, err := fmt.Sscanf(after, "%s metrics=%s curation=%s", &p.listen, &p.metrics, &p.curation); err != nil {
 		s.Fatalf("%v: %s", err, after)
 	}
 	return p
