@@ -83,6 +83,10 @@ func (p *postmaster) initdb() error {
 	cmd := p.command("initdb", "--pgdata", p.data(), "--username", superuser, "--pwfile", secret, "--auth", "scram-sha-256",
 		"--encoding", "UTF8", "--locale", locale(), "--no-sync", "--no-instructions")
 	if out, err := cmd.CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "could not look up effective user ID") {
+			return fmt.Errorf("user id %d has no name, and PostgreSQL refuses to run for it: add a line for it to /etc/passwd, "+
+				"or run this as a user who has one, or as root, for whom PostgreSQL runs as nobody", os.Geteuid())
+		}
 		return fmt.Errorf("initdb: %w\n%s", err, tail(out))
 	}
 	return os.Remove(secret)

@@ -3,6 +3,8 @@ package main
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,7 +21,7 @@ type Config struct {
 	Config string `env:"RECONCILER_CONFIG" group:"General" help:"YAML file with settings; a key that is no setting stops the program."`
 
 	AristotleDatabaseURL    DSN     `env:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"Aristotle's PostgreSQL, as the ordinary role: it reads the tables, writes results and ratings and owns our schema."`
-	AristotleAdminURL       DSN     `env:"ARISTOTLE_ADMIN_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a user who may create roles, grant and publish; for setup alone. The daemon never uses it."`
+	AristotleAdminURL       DSN     `env:"ARISTOTLE_ADMIN_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a user who may create roles, grant and publish; for setup and uninstall alone. The daemon never uses it."`
 	AristotleReplicationURL DSN     `env:"ARISTOTLE_REPLICATION_URL" shown:"ARISTOTLE_DATABASE_URL" group:"Aristotle" help:"The same database as a role with REPLICATION. It must reach the server itself: most poolers cannot carry a replication connection."`
 	AristotleURL            BaseURL `env:"ARISTOTLE_URL" shown:"none" group:"Aristotle" help:"Where people find a conquest in Aristotle's web app, for links on the curation page: {id} stands for the conquest's id, as in http://127.0.0.1:4000/conquests/{id}."`
 
@@ -69,6 +71,30 @@ func needs(command string) []string {
 		return []string{"ARISTOTLE_DATABASE_URL"}
 	}
 	return nil
+}
+
+// uses says whether a command's help shows a setting. A command takes all of them, so that one environment and one file serve all
+// commands.
+func uses(command, env string) bool {
+	const (
+		general = "RECONCILER_CONFIG RECONCILER_LOG_FORMAT RECONCILER_LOG_LEVEL "
+		names   = "RECONCILER_SLOT RECONCILER_PUBLICATION RECONCILER_SCHEMA "
+		urls    = "ARISTOTLE_DATABASE_URL ARISTOTLE_ADMIN_URL ARISTOTLE_REPLICATION_URL "
+		studio  = "LABEL_STUDIO_URL LABEL_STUDIO_API_KEY LABEL_STUDIO_PROJECTS "
+		listen  = "RECONCILER_LISTEN RECONCILER_CURATION_LISTEN RECONCILER_METRICS_LISTEN RECONCILER_TOKENS_FILE RECONCILER_WEBHOOK_SECRET "
+	)
+	shown := map[string]string{
+		"setup":     general + urls + "RECONCILER_PUBLICATION RECONCILER_SCHEMA",
+		"uninstall": general + names + urls + studio + "RECONCILER_PUBLIC_URL",
+		"doctor":    general + names + studio + "ARISTOTLE_DATABASE_URL ARISTOTLE_REPLICATION_URL RECONCILER_LISTEN RECONCILER_PUBLIC_URL RECONCILER_WEBHOOK_SECRET",
+		"status":    general + "ARISTOTLE_DATABASE_URL RECONCILER_SLOT RECONCILER_SCHEMA RECONCILER_METRICS_LISTEN",
+		"held":      general + "ARISTOTLE_DATABASE_URL RECONCILER_SCHEMA RECONCILER_LOCAL_USER",
+		"demo":      general + listen,
+	}[command]
+	if shown == "" { // the daemon, and what does a part of its work
+		return env != "ARISTOTLE_ADMIN_URL"
+	}
+	return slices.Contains(strings.Fields(shown), env)
 }
 
 // listens says whether a command opens the listeners.

@@ -69,12 +69,11 @@ func (fs *flagSource) addTo(k *kong.Kong) error {
 	return nil
 }
 
-// help is for [kong.Help]. Without a command it leaves the settings out, behind which the commands would be lost.
+// help is for [kong.Help]. It shows the settings that the command uses; without a command none, behind which the commands would be lost.
 func (fs *flagSource) help(options kong.HelpOptions, ctx *kong.Context) error {
-	if ctx.Selected() == nil {
-		for _, f := range fs.order {
-			f.Hidden = true
-		}
+	command, _, _ := strings.Cut(ctx.Command(), " ")
+	for name, f := range fs.flags {
+		f.Hidden = f.Hidden || ctx.Selected() == nil || !uses(command, name)
 	}
 	return kong.DefaultHelpPrinter(options, ctx)
 }

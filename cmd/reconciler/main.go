@@ -21,6 +21,8 @@ import (
 
 // commands is the command line: one command, one field, one file.
 type commands struct {
+	Version kong.VersionFlag `help:"Print the version, the commit and the Go version that it was built with."`
+
 	Run         RunCmd         `cmd:"" help:"The daemon: keeps both sides equal until it is told to stop."`
 	Demo        DemoCmd        `cmd:"" help:"Everything on this machine with nothing to prepare: shows each flow, then keeps running."`
 	Setup       SetupCmd       `cmd:"" help:"Create what the daemon needs in Aristotle's PostgreSQL. Again and again is harmless."`
@@ -59,6 +61,7 @@ func execute(ctx context.Context, cmds *commands, args []string) error {
 func parse(cmds *commands, args, environ []string) (*kong.Context, loaded, error) {
 	flags := newFlagSource(new(Config))
 	parser, err := kong.New(cmds, kong.Name("reconciler"), kong.PostBuild(flags.addTo), kong.Help(flags.help),
+		kong.Vars{"version": "reconciler " + readBuild().String()},
 		kong.Description("Keeps VICTORY in Aristotle and the gold star in Label Studio equal. `reconciler COMMAND --help` explains every setting."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}))
 	if err != nil {

@@ -43,8 +43,7 @@ func (c *SetupCmd) setup(ctx context.Context, cfg *Config, out io.Writer) error 
 	}
 	conn, err := pgx.Connect(ctx, string(cfg.AristotleAdminURL))
 	if err != nil {
-		return hinted{fmt.Errorf("connect to %v: %w", cfg.AristotleAdminURL, withoutDSN(err)),
-			"setup connects as the user of ARISTOTLE_ADMIN_URL (default: ARISTOTLE_DATABASE_URL)."}
+		return hinted{fmt.Errorf("connect to %v: %w", cfg.AristotleAdminURL, err), adminHint(cfg)}
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	found, err := look(ctx, conn, wish)
@@ -61,9 +60,18 @@ func (c *SetupCmd) setup(ctx context.Context, cfg *Config, out io.Writer) error 
 		err = apply(ctx, conn, statements, out)
 	}
 	if err != nil {
-		return err
+		return notAdmin(cfg, err)
 	}
 	return walFinding(found.walLevel)
+}
+
+// notAdmin adds to the hint of what the user may not do that nobody said who may.
+func notAdmin(cfg *Config, err error) error {
+	var h hinted
+	if errors.As(err, &h) && cfg.AristotleAdminURL == cfg.AristotleDatabaseURL {
+		return hinted{err, adminHint(cfg) + " " + h.hint}
+	}
+	return err
 }
 
 // wishOf reads from the settings what there should be.
