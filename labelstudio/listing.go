@@ -163,11 +163,11 @@ func (c *Client) TasksAfter(ctx context.Context, project, afterID int64, limit i
 	return got.Tasks, got.Total, nil
 }
 
-// TasksChanged returns the tasks that Label Studio saved at since or later, without annotations, in pages as [Client.TasksAfter] does. The times are the
+// TasksChanged returns the tasks that Label Studio saved at since or later, with their annotations, in pages as [Client.TasksAfter] does. The times are the
 // server's, taken before it commits, and some of its own changes move no time: overlap by minutes, and read everything now and then.
 func (c *Client) TasksChanged(ctx context.Context, project int64, since time.Time, afterID int64, limit int) (tasks []Task, total int, err error) {
 	since = since.UTC().Truncate(time.Microsecond)
-	p := page{op: OpTasksChanged, project: project, size: limit, filters: []filter{
+	p := page{op: OpTasksChanged, project: project, size: limit, full: true, filters: []filter{
 		// The fraction is part of the format: without it the answer is a 500.
 		{"filter:tasks:updated_at", "greater_or_equal", "Datetime", since.Format("2006-01-02T15:04:05.000000Z")},
 		idAfter(afterID),

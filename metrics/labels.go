@@ -65,7 +65,8 @@ const (
 	DriftHeld      Drift = "held"
 )
 
-func drifts() []Drift { return []Drift{StarMissing, VictoryMissing, RatingWrong, LinkStale, DriftHeld} }
+// Drifts are all of them.
+func Drifts() []Drift { return []Drift{StarMissing, VictoryMissing, RatingWrong, LinkStale, DriftHeld} }
 
 // Pass is a kind of diff pass.
 type Pass string

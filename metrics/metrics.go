@@ -30,6 +30,10 @@ type Metrics struct {
 
 	// DriftKeys is how many keys the last diff pass found different.
 	DriftKeys Vec1[prometheus.Gauge, Drift]
+	// OldestDrift is the age in seconds of the oldest difference that a pass has found and no turn has settled; 0 for none.
+	OldestDrift prometheus.Gauge
+	// DiffTasks is how many tasks the full pass that is under way, or the last one, has read.
+	DiffTasks prometheus.Gauge
 	// DiffLastSuccess is the Unix time in seconds at which a pass last ended well; 0 for never.
 	DiffLastSuccess Vec1[prometheus.Gauge, Pass]
 	// DiffDuration is seconds that a pass took, however it ended.
@@ -114,7 +118,9 @@ func New(reg prometheus.Registerer) *Metrics {
 		Triggers:  counter1(f, "triggers_total", "Keys made dirty, by what made them so.", "source", sources()),
 
 		DriftKeys: gauge1(f, "diff_drift_keys", "Keys that the last diff pass found different, by class.",
-			"class", drifts()),
+			"class", Drifts()),
+		OldestDrift: f.gauge("diff_oldest_drift_seconds", "Age of the oldest difference that is known and not settled."),
+		DiffTasks:   f.gauge("diff_full_tasks_read", "Tasks that the full pass has read."),
 		DiffLastSuccess: gauge1(f, "diff_last_success_timestamp_seconds", "When a diff pass last ended well.",
 			"pass", passes()),
 		DiffDuration: histogram1(f, "diff_duration_seconds", "Diff passes, however they ended.", diffBuckets, "pass", passes()),
@@ -157,7 +163,7 @@ func New(reg prometheus.Registerer) *Metrics {
 func (m *Metrics) StandBy() {
 	m.Leader.Set(0)
 	m.WebhooksBroken.Set(0)
-	for _, class := range drifts() {
+	for _, class := range Drifts() {
 		m.DriftKeys.With(class).Set(0)
 	}
 	for _, pass := range passes() {

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -82,16 +83,18 @@ func (in *Intake) rows(ctx context.Context, b cdc.Batch) error {
 // manyKeys is where a batch is worth two connections.
 const manyKeys = 1000
 
-// All compares every row with its hub, since news of some were lost: the slot is a
-// new one, or the table was emptied. A change that comes while it runs is in the
-// stream.
+// All compares every row with its hub, since news of some were lost. A change that
+// comes while it runs is in the stream.
 func (in *Intake) All(ctx context.Context) error {
-	if in.Examples != nil {
-		if err := in.Examples.Tell(ctx, icl.News{All: true}, nil); err != nil {
-			return err
-		}
+	return errors.Join(in.examplesLost(ctx), in.all(ctx, nil))
+}
+
+// examplesLost tells that any example may have changed.
+func (in *Intake) examplesLost(ctx context.Context) error {
+	if in.Examples == nil {
+		return nil
 	}
-	return in.all(ctx, nil)
+	return in.Examples.Tell(ctx, icl.News{All: true}, nil)
 }
 
 // allPage is how many keys are compared in one statement.

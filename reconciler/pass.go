@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,31 +16,51 @@ import (
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 	"github.com/aristotle/reconciler/reconciler/logs"
-	"github.com/aristotle/reconciler/reconciler/star"
 )
 
 // The sizes and times of a pass.
 const (
-	// fullPage is the cheapest size of a page of everything: above it nothing is gained.
-	fullPage = 1000
+	// DefaultPage is the cheapest size of a page of everything: above it nothing is gained.
+	DefaultPage = 1000
 	// changedPage bounds a page of what changed; there are rarely more than a few.
 	changedPage = 500
+	// manyChanged is where what changed is more than a pass holds in memory: then a full
+	// pass of the project reads it.
+	manyChanged = 20_000
 	// overlap is how far behind its newest a pass asks again: updated_at is set before
 	// the commit that shows it, and commits overtake one another.
 	overlap = time.Minute
-	// fullRetry is when a full pass that failed is made up.
-	fullRetry = 10 * time.Minute
+	// fullRetry is when a full pass that failed goes on from where it was.
+	fullRetry = time.Minute
+	// brakedRetry is when a full pass that was braked looks again: a person may have
+	// mended what was wrong, instead of releasing it.
+	brakedRetry = time.Hour
+	// tooOld is a full pass that is not gone on with: what it saw says little by now.
+	tooOld = 24 * time.Hour
 	// skew is what our clock and Label Studio's may differ by, where only ours is known.
 	skew = 5 * time.Minute
+	// foundPage is how many keys share a transaction of what a pass has found.
+	foundPage = 1000
+	// markPage is how many findings become dirty at once, markMost how many may wait in
+	// the queue, and markEvery how often more are made dirty.
+	markPage, markMost = 500, 2000
+	markEvery          = time.Second
 )
 
 // Passes look for what no event tells: a star that was set through Label Studio's
 // API, a webhook that did not arrive, news that were lost. They write nothing but
-// dirty keys; a turn reads again and decides.
+// what they have found and dirty keys; a turn reads again and decides.
+//
+// An incremental pass asks for the tasks that changed. A full pass reads every task,
+// in the order of ids, and notes those that are not as their edges remember; then it
+// compares these notes with every row, in the order of keys. It commits where it is
+// with what it has found, and goes on from there after a crash, on whatever replica.
+// What it has come to it hands to the brakes, whole, before the first key is marked.
 type Passes struct {
 	Ledger      *ledger.Ledger
 	Intake      *Intake
 	Studio      *labelstudio.Client
+	Database    *labelstudio.Database // LABEL_STUDIO_DATABASE_URL, nil for none: full passes read there
 	Metrics     *metrics.Metrics
 	Log         *slog.Logger
 	Incremental cron.Schedule // RECONCILER_DIFF_SCHEDULE
@@ -47,32 +68,53 @@ type Passes struct {
 	Initial     string        // RECONCILER_INITIAL
 	GroundTruth bool          // RECONCILER_GROUND_TRUTH
 	Projects    []int64       // LABEL_STUDIO_PROJECTS, empty for all
+	Brakes      Brakes
+	Page        int           // RECONCILER_DIFF_PAGE, 0 for DefaultPage
+	Pause       time.Duration // RECONCILER_DIFF_PAUSE
 
+	// Step is called when a pass has committed something, with what. A test ends the
+	// process there. Nil: nothing.
+	Step func(name string)
+
+	runner string // tells this process from others that go on with the same pass
 	poke   chan struct{}
 	linked chan struct{}
 	once   sync.Once
 	away   atomic.Bool // the last pass found no Label Studio
 
+	nextChanges time.Time      // when the next incremental pass is due
+	notBefore   time.Time      // when a full pass that failed may go on
+	running     bool           // a full pass is under way
+	marking     bool           // findings wait to be made dirty
+	trusted     map[int64]bool // projects that show tasks which we know
+
 	failures logs.Failures
 }
-
-// msgPass is how the log tells of a pass that failed.
-const msgPass = "pass"
 
 // NewPasses returns p, ready to run.
 func NewPasses(p *Passes) *Passes {
 	p.poke, p.linked = make(chan struct{}, 1), make(chan struct{})
+	p.runner = newRunner()
+	if p.Page == 0 {
+		p.Page = DefaultPage
+	}
+	if p.Step == nil {
+		p.Step = func(string) {}
+	}
+	p.trusted = map[int64]bool{}
 	return p
 }
 
 // Ready is closed when turns may begin: at once, but where first contact depends on
-// the other tasks of a key it is when every task was linked.
+// the other tasks of a key it is when every task was linked and the brakes let go.
 func (p *Passes) Ready() <-chan struct{} {
 	if p.Initial != "labelstudio" {
-		p.once.Do(func() { close(p.linked) })
+		p.ready()
 	}
 	return p.linked
 }
+
+func (p *Passes) ready() { p.once.Do(func() { close(p.linked) }) }
 
 // Poke makes the next incremental pass start now: a webhook said that something
 // happened, and not what.
@@ -83,93 +125,103 @@ func (p *Passes) Poke() {
 	}
 }
 
+// NewSlot notes that news of rows were lost: everything is to be compared with the rows.
+func (p *Passes) NewSlot(ctx context.Context) error {
+	err := errors.Join(p.Intake.examplesLost(ctx), p.Ledger.WantFull(ctx, "the replication slot is a new one", []int64{}))
+	p.Poke()
+	return err
+}
+
 // Away tells whether the last pass found no Label Studio.
 func (p *Passes) Away() bool { return p.away.Load() }
 
-// Run runs the passes, one at a time, until ctx ends. The first comes at once: it
-// makes up for what was missed while nobody ran. A pass that fails is made up by
-// the next one: it says so once, until that changes.
+// Run runs the passes, one at a time, until ctx ends: only the leader does. The first
+// comes at once and makes up for what was missed while nobody ran. A pass that fails
+// is made up by the next one: it says so once, until that changes.
 func (p *Passes) Run(ctx context.Context) error {
-	nextFull := p.Full.Next(time.Now().UTC())
+	p.nextChanges, p.notBefore = time.Time{}, time.Time{}
 	for ctx.Err() == nil {
-		kind, err := metrics.Incremental, error(nil)
-		start := time.Now()
-		if now := start.UTC(); now.Before(nextFull) {
-			err = p.changes(ctx)
-		} else {
-			kind, err = metrics.Full, p.everything(ctx)
-			if nextFull = p.Full.Next(now); err != nil {
-				nextFull = now.Add(fullRetry)
-			}
+		next, err := p.full(ctx)
+		if p.tell(ctx, string(metrics.Full), err); err != nil {
+			p.notBefore = time.Now().Add(fullRetry)
+			p.away.Store(labelstudio.Away(err))
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		p.Metrics.DiffDuration.With(kind).Observe(time.Since(start).Seconds())
-		p.away.Store(labelstudio.Away(err))
-		switch {
-		case err == nil:
-			p.Metrics.LabelStudioUp.Set(1)
-			p.Metrics.DiffLastSuccess.With(kind).SetToCurrentTime()
-			p.failures.Over(ctx, p.Log, msgPass, string(kind))
-		default:
-			p.failures.Log(ctx, p.Log, slog.LevelWarn, msgPass, string(kind), err, slog.String(logPass, string(kind)))
-		}
-		p.wait(ctx, nextFull)
+		p.tick(ctx)
+		p.wait(ctx, next)
 	}
 	return nil
 }
 
-func (p *Passes) wait(ctx context.Context, nextFull time.Time) {
-	next := p.Incremental.Next(time.Now().UTC())
-	if nextFull.Before(next) {
-		next = nextFull
+// tick makes what was found dirty, and runs the incremental pass where that is due. It
+// is called between the pages of a full pass too, which may take long.
+func (p *Passes) tick(ctx context.Context) {
+	p.mark(ctx)
+	now := time.Now()
+	if now.Before(p.nextChanges) || ctx.Err() != nil {
+		return
 	}
-	timer := time.NewTimer(time.Until(next))
+	p.nextChanges = p.Incremental.Next(now.UTC())
+	err := p.changes(ctx)
+	p.Metrics.DiffDuration.With(metrics.Incremental).Observe(time.Since(now).Seconds())
+	p.tell(ctx, string(metrics.Incremental), err)
+	if was := p.away.Swap(labelstudio.Away(err)); was && err == nil {
+		p.notBefore = time.Time{} // it is back
+	}
+	if err == nil {
+		p.Metrics.LabelStudioUp.Set(1)
+		p.Metrics.DiffLastSuccess.With(metrics.Incremental).SetToCurrentTime()
+	}
+	p.mark(ctx)
+}
+
+// msgPass is how the log tells of a pass that failed.
+const msgPass = "pass"
+
+// tell logs what went wrong, once until it changes or is over.
+func (p *Passes) tell(ctx context.Context, what string, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		p.failures.Over(ctx, p.Log, msgPass, what)
+	default:
+		p.failures.Log(ctx, p.Log, slog.LevelWarn, msgPass, what, err, slog.String(logPass, what))
+	}
+}
+
+// mark makes findings dirty, as many as the queue has room for.
+func (p *Passes) mark(ctx context.Context) {
+	n, more, err := p.Ledger.MarkFound(ctx, markPage, markMost)
+	p.tell(ctx, "marking", err)
+	p.Intake.count(metrics.Diff, n)
+	if p.marking = more; !more && n > 0 {
+		p.Step("marked")
+	}
+}
+
+func (p *Passes) wait(ctx context.Context, next time.Time) {
+	if next.Before(p.notBefore) {
+		next = p.notBefore
+	}
+	if p.nextChanges.Before(next) {
+		next = p.nextChanges
+	}
+	d := time.Until(next)
+	if p.marking {
+		d = min(d, markEvery)
+	}
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-p.poke:
+		p.nextChanges = time.Time{}
 	case <-ctx.Done():
 	}
 }
 
-// changes is the incremental pass: tasks whose updated_at is at or after what was
-// seen last.
-func (p *Passes) changes(ctx context.Context) error {
-	return p.through(ctx, func(id int64, known ledger.Project) error { return p.since(ctx, id, *known.Watermark) })
-}
-
-// everything is the full pass: every task and every row.
-func (p *Passes) everything(ctx context.Context) error {
-	err := p.through(ctx, func(id int64, _ ledger.Project) error { return p.whole(ctx, id) })
-	return errors.Join(err, p.Intake.All(ctx))
-}
-
-// through goes through the projects. Those that no pass has gone through are linked whole
-// first, all of them before any of their keys is turned.
-func (p *Passes) through(ctx context.Context, pass func(int64, ledger.Project) error) error {
-	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
-	if err != nil {
-		return err
-	}
-	known, err := p.Ledger.Projects(ctx)
-	if err != nil {
-		return err
-	}
-	var first, later []int64
-	for _, id := range ids {
-		if known[id].FullAt == nil {
-			first = append(first, id)
-		} else {
-			later = append(later, id)
-		}
-	}
-	met := p.meet(ctx, first)
-	if met == nil {
-		p.once.Do(func() { close(p.linked) })
-	}
-	return errors.Join(met, p.each(ctx, later, func(id int64) error { return pass(id, known[id]) }))
+// ours tells whether a project is one of those that were configured.
+func (p *Passes) ours(project int64) bool {
+	return len(p.Projects) == 0 || slices.Contains(p.Projects, project)
 }
 
 // each goes through projects. One that fails keeps no other from its pass, unless
@@ -185,114 +237,4 @@ func (p *Passes) each(ctx context.Context, ids []int64, pass func(int64) error) 
 		}
 	}
 	return all
-}
-
-// meet is the first pass over projects: link every task, then turn their keys.
-func (p *Passes) meet(ctx context.Context, projects []int64) error {
-	if len(projects) == 0 {
-		return nil
-	}
-	start, found := time.Now(), 0
-	var met []int64
-	err := p.each(ctx, projects, func(project int64) error {
-		err := pages(fullPage, func(after int64) ([]labelstudio.Task, int, error) {
-			tasks, total, err := p.Studio.TasksAfter(ctx, project, after, fullPage)
-			if err != nil {
-				return nil, 0, err
-			}
-			found += len(tasks)
-			return tasks, total, p.Ledger.Link(ctx, linksOf(project, tasks), p.Initial)
-		})
-		if err == nil {
-			met = append(met, project)
-		}
-		return err
-	})
-	n, stored := p.Ledger.EnqueueMet(ctx, met, start.Add(-skew))
-	p.Intake.count(metrics.Diff, n)
-	if stored == nil && len(met) > 0 {
-		p.Log.InfoContext(ctx, "new projects were read", "projects", met, "tasks", found, logKeys, n, logTook, time.Since(start))
-	}
-	return errors.Join(err, stored)
-}
-
-// errShort is a listing that is shorter than it says itself: nothing may be
-// inferred from what is not in it.
-var errShort = errors.New("the listing is shorter than its own total")
-
-func (p *Passes) since(ctx context.Context, project int64, watermark time.Time) error {
-	newest := watermark
-	err := pages(changedPage, func(after int64) ([]labelstudio.Task, int, error) {
-		tasks, total, err := p.Studio.TasksChanged(ctx, project, watermark.Add(-overlap), after, changedPage)
-		if err != nil {
-			return nil, 0, err
-		}
-		var changed []ledger.Changed
-		for _, t := range tasks {
-			if t.UpdatedAt.After(newest) {
-				newest = t.UpdatedAt
-			}
-			if key := ledger.KeyOf(t.Data); key != "" {
-				changed = append(changed, ledger.Changed{Link: ledger.Link{Task: t.ID, Project: project, Key: key}, UpdatedAt: t.UpdatedAt})
-			}
-		}
-		n, err := p.Ledger.EnqueueTouched(ctx, changed, p.Initial)
-		p.Intake.count(metrics.Diff, n)
-		return tasks, total, err
-	})
-	if err != nil || newest.Equal(watermark) { // an idle pass writes nothing
-		return err
-	}
-	return p.Ledger.SetWatermark(ctx, project, newest)
-}
-
-// whole reads every task of a project, and compares what each shows with its edge.
-func (p *Passes) whole(ctx context.Context, project int64) error {
-	start := time.Now()
-	found, dirty := 0, 0
-	err := pages(fullPage, func(after int64) ([]labelstudio.Task, int, error) {
-		tasks, total, err := p.Studio.TasksAfter(ctx, project, after, fullPage)
-		if err != nil {
-			return nil, 0, err
-		}
-		var shown []ledger.Shown
-		for i := range tasks {
-			t := &tasks[i]
-			if !t.Annotated() {
-				return nil, 0, fmt.Errorf("read task %d: %w", t.ID, errNoAnnotations)
-			}
-			if key := ledger.KeyOf(t.Data); key != "" {
-				look := star.Look{Edge: star.Edge{New: true}, Meta: readMeta(t.ID, t.Meta)}
-				shown = append(shown, ledger.Shown{Link: ledger.Link{Task: t.ID, Project: project, Key: key},
-					Shown: look.Shown(), Stars: stars(t, p.GroundTruth)})
-			}
-		}
-		n, err := p.Ledger.EnqueueShown(ctx, shown, p.Initial)
-		p.Intake.count(metrics.Diff, n)
-		found, dirty = found+len(tasks), dirty+n
-		return tasks, total, err
-	})
-	if err != nil {
-		return err
-	}
-	p.Log.InfoContext(ctx, "every task was read", "project", project, "tasks", found, logKeys, dirty, logTook, time.Since(start))
-	return p.Ledger.SetFull(ctx, project, start.Add(-skew))
-}
-
-// pages reads a listing in the order of ids until it ends. Every page says how many
-// tasks are left, itself included: one that has fewer than it should ends the pass.
-func pages(size int, page func(after int64) (tasks []labelstudio.Task, left int, err error)) error {
-	for after := int64(0); ; {
-		tasks, left, err := page(after)
-		if err != nil {
-			return err
-		}
-		if len(tasks) < min(size, left) {
-			return errShort
-		}
-		if len(tasks) < size {
-			return nil
-		}
-		after = tasks[len(tasks)-1].ID
-	}
 }

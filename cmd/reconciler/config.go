@@ -30,7 +30,7 @@ type Config struct {
 	LabelStudioAPIKey      Secret        `env:"LABEL_STUDIO_API_KEY" group:"Label Studio" help:"Personal access token or legacy token; told apart by itself. Its user must see every project that is to be synced."`
 	LabelStudioProjects    ProjectIDs    `env:"LABEL_STUDIO_PROJECTS" default:"all" group:"Label Studio" help:"Project ids, comma-separated. A task elsewhere is not looked at."`
 	LabelStudioDeadline    time.Duration `env:"LABEL_STUDIO_DEADLINE" default:"60s" group:"Label Studio" help:"How long after a PATCH without an answer it may still take effect there. Too short, and a late PATCH can cover a person's click; longer only delays the repair of a lost PATCH."`
-	LabelStudioDatabaseURL DSN           `env:"LABEL_STUDIO_DATABASE_URL" shown:"none" group:"Label Studio" later:"true" help:"Label Studio's own PostgreSQL, read-only, to make the diff pass fast. Without it passes read through the API."`
+	LabelStudioDatabaseURL DSN           `env:"LABEL_STUDIO_DATABASE_URL" shown:"none" group:"Label Studio" help:"Label Studio's own PostgreSQL, read-only, to make the diff pass fast. Without it passes read through the API."`
 
 	Listen         Address `env:"RECONCILER_LISTEN" default:"127.0.0.1:4080" group:"Listeners" help:"Where webhooks, sync calls and requests for examples arrive. An address that is not loopback needs a tokens file and a webhook secret."`
 	CurationListen Address `env:"RECONCILER_CURATION_LISTEN" default:"127.0.0.1:8001" group:"Listeners" help:"The curation web app. An address that is not loopback needs a tokens file."`
@@ -41,13 +41,15 @@ type Config struct {
 
 	ICLMemory Bytes `env:"RECONCILER_ICL_MEMORY" default:"512MiB" group:"Examples" help:"Memory that the examples may take. Where they do not fit, and with 0, each request asks the database."`
 
-	DiffSchedule     Schedule `env:"RECONCILER_DIFF_SCHEDULE" default:"@every 30s" group:"Passes" help:"When the incremental diff pass runs: cron expression or descriptor, UTC."`
-	FullDiffSchedule Schedule `env:"RECONCILER_FULL_DIFF_SCHEDULE" default:"0 3 * * *" group:"Passes" help:"The same for the pass that reads everything."`
-	Initial          Initial  `env:"RECONCILER_INITIAL" default:"union" group:"Passes" help:"First contact where the sides differ: union, aristotle (the row is right), labelstudio (the task is right: a bare VICTORY becomes PENDING) or hold (a person decides each)."`
-	GroundTruth      bool     `env:"RECONCILER_GROUND_TRUTH" default:"false" group:"Passes" help:"Whether ground_truth of an annotation counts as a star. Imported annotations carry it unasked."`
-	DryRun           bool     `env:"RECONCILER_DRY_RUN" default:"false" group:"Passes" help:"Look and report only: nothing is written but log and metrics. Refused by this version, which would write."`
-	BrakeCount       Count    `env:"RECONCILER_BRAKE_COUNT" default:"20" group:"Passes" later:"true" help:"A pass that would change more keys than this, and than the share, within an hour stops before its first write."`
-	BrakeShare       Share    `env:"RECONCILER_BRAKE_SHARE" default:"0.1" group:"Passes" later:"true" help:"The same as a share of the linked keys, 0 to 1."`
+	DiffSchedule     Schedule      `env:"RECONCILER_DIFF_SCHEDULE" default:"@every 30s" group:"Passes" help:"When the incremental diff pass runs: cron expression or descriptor, UTC."`
+	FullDiffSchedule Schedule      `env:"RECONCILER_FULL_DIFF_SCHEDULE" default:"0 3 * * *" group:"Passes" help:"The same for the pass that reads everything."`
+	Initial          Initial       `env:"RECONCILER_INITIAL" default:"union" group:"Passes" help:"First contact where the sides differ: union, aristotle (the row is right), labelstudio (the task is right: a bare VICTORY becomes PENDING) or hold (a person decides each)."`
+	GroundTruth      bool          `env:"RECONCILER_GROUND_TRUTH" default:"false" group:"Passes" help:"Whether ground_truth of an annotation counts as a star. Imported annotations carry it unasked."`
+	DiffPage         Count         `env:"RECONCILER_DIFF_PAGE" default:"1000" group:"Passes" help:"Tasks in one listing of a pass that reads everything. Fewer let people's requests come in between sooner, and make the pass longer."`
+	DiffPause        time.Duration `env:"RECONCILER_DIFF_PAUSE" default:"50ms" group:"Passes" help:"What such a pass waits between two listings, so that people go on working."`
+	DryRun           bool          `env:"RECONCILER_DRY_RUN" default:"false" group:"Passes" help:"Look and report only: nothing is written but log and metrics. Refused by this version, which would write."`
+	BrakeCount       Count         `env:"RECONCILER_BRAKE_COUNT" default:"20" group:"Passes" help:"A pass that would change more keys than this, and than the share, within an hour stops before its first write."`
+	BrakeShare       Share         `env:"RECONCILER_BRAKE_SHARE" default:"0.1" group:"Passes" help:"The same as a share of the linked keys, 0 to 1."`
 
 	Slot        Name `env:"RECONCILER_SLOT" default:"reconciler" group:"Names" help:"Our replication slot. Names are cluster-wide: two installations on one server need two."`
 	Publication Name `env:"RECONCILER_PUBLICATION" default:"reconciler" group:"Names" help:"Our publication."`

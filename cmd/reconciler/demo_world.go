@@ -238,7 +238,7 @@ func (d *demo) startDaemon(ctx context.Context, fail context.CancelCauseFunc) er
 			level = slog.LevelWarn
 		}
 		var err error
-		d.daemon, err = newDaemon(ctx, d.cfg, newLogger(os.Stderr, d.cfg.LogFormat, level), nil)
+		d.daemon, err = newDaemon(ctx, d.cfg, newLogger(os.Stderr, d.cfg.LogFormat, level), new(RunCmd))
 		if err != nil {
 			return "", err
 		}

@@ -54,7 +54,7 @@ func (d *daemon) measure(ctx context.Context) {
 		metrics.Stuck: s.Stuck, metrics.Held: s.Held} {
 		m.QueueKeys.With(state).Set(float64(n))
 	}
-	m.DriftKeys.With(metrics.DriftHeld).Set(float64(s.Held))
+	d.measureDrift(ctx, s.Held)
 	m.OldestUnsynced.With(metrics.ToLabelStudio).Set(s.OldestToStudio)
 	m.OldestUnsynced.With(metrics.ToAristotle).Set(s.OldestToAristotle)
 	slot, err := d.ledger.Slot(ctx, string(d.cfg.Slot))
@@ -65,4 +65,22 @@ func (d *daemon) measure(ctx context.Context) {
 	m.SlotRetainedWAL.Set(slot.Retained)
 	m.SlotLag.Set(slot.Lag)
 	m.SlotSafeWAL.Set(slot.Safe)
+}
+
+// measureDrift sets what the passes know of drift, by class.
+func (d *daemon) measureDrift(ctx context.Context, held int) {
+	drift, err := d.ledger.Drift(ctx)
+	if err != nil {
+		d.log.DebugContext(ctx, "measure", "error", err)
+		return
+	}
+	keys, oldest := map[metrics.Drift]int{metrics.DriftHeld: held}, 0.
+	for _, c := range drift {
+		keys[metrics.Drift(c.Class)] = c.Keys
+		oldest = max(oldest, time.Since(c.Oldest).Seconds())
+	}
+	for _, class := range metrics.Drifts() {
+		d.metrics.DriftKeys.With(class).Set(float64(keys[class]))
+	}
+	d.metrics.OldestDrift.Set(oldest)
 }

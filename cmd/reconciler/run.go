@@ -29,12 +29,13 @@ import (
 
 // RunCmd is `reconciler run`: the daemon.
 type RunCmd struct {
-	step func(string) // for tests: see reconciler.Options
+	step     func(string) // for tests: see reconciler.Options
+	passStep func(string) // and reconciler.Passes
 }
 
 // Run keeps both sides equal until ctx ends.
 func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger) error {
-	d, err := newDaemon(ctx, cfg, log, c.step)
+	d, err := newDaemon(ctx, cfg, log, c)
 	if err != nil {
 		return err
 	}
@@ -75,14 +76,17 @@ type daemon struct {
 	seen              readiness
 	answeredAt, ledAt atomic.Int64
 	step              func(string)
+	passStep          func(string)
+
+	studioDatabase *labelstudio.Database // nil: passes read through the API
 }
 
 // newDaemon opens everything that can be wrong, and starts nothing: what it returns
 // can run. Whatever a person has to mend is an error here.
-func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(string)) (d *daemon, err error) {
+func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d *daemon, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: step}
+	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: c.step, passStep: c.passStep}
 	made := d // whatever an error returns in place of it
 	defer func() {
 		if err != nil {
@@ -119,6 +123,9 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, step func(str
 		return nil, err
 	}
 	if d.examples, err = icl.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
+		return nil, err
+	}
+	if d.studioDatabase, err = openStudioDatabase(ctx, cfg); err != nil {
 		return nil, err
 	}
 	if err := d.assemble(); err != nil {
@@ -180,6 +187,18 @@ func (d *daemon) examine(ctx context.Context) error {
 	return reconciler.Fatalities(ups)
 }
 
+// openStudioDatabase returns nil where none is set.
+func openStudioDatabase(ctx context.Context, cfg *Config) (*labelstudio.Database, error) {
+	if cfg.LabelStudioDatabaseURL == "" {
+		return nil, nil
+	}
+	db, err := labelstudio.OpenDatabase(ctx, string(cfg.LabelStudioDatabaseURL))
+	if err != nil {
+		return nil, hinted{err, fmt.Sprintf("Check LABEL_STUDIO_DATABASE_URL (%v), or leave it out: passes then read through the API.", cfg.LabelStudioDatabaseURL)}
+	}
+	return db, nil
+}
+
 func (d *daemon) observe(r labelstudio.Request) {
 	if strings.HasPrefix(r.Code, "2") {
 		d.answeredAt.Store(time.Now().UnixNano())
@@ -196,7 +215,7 @@ func (d *daemon) assemble() (err error) {
 	d.intake = &reconciler.Intake{Ledger: d.ledger, Metrics: d.metrics, Examples: d.examples}
 	d.stream, err = cdc.New(cdc.Config{
 		URL: string(cfg.AristotleReplicationURL), Slot: string(cfg.Slot), Publication: string(cfg.Publication),
-		Tables: []string{reconciler.TableConquest}, Handle: d.intake.Stream, OnSlotCreated: d.intake.All, Log: d.log,
+		Tables: []string{reconciler.TableConquest}, Handle: d.intake.Stream, OnSlotCreated: func(ctx context.Context) error { return d.passes.NewSlot(ctx) }, Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -210,6 +229,8 @@ func (d *daemon) assemble() (err error) {
 		Ledger: d.ledger, Intake: d.intake, Studio: d.studio, Metrics: d.metrics, Log: d.log,
 		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,
 		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: cfg.LabelStudioProjects,
+		Brakes: reconciler.Brakes{Count: int(cfg.BrakeCount), Share: float64(cfg.BrakeShare)},
+		Page:   int(cfg.DiffPage), Pause: cfg.DiffPause, Database: d.studioDatabase, Step: d.passStep,
 	})
 	if cfg.PublicURL != "" {
 		d.hooks = &reconciler.Hooks{Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log,
@@ -311,13 +332,6 @@ func (d *daemon) leader(ctx context.Context) error {
 	if err := d.ledger.DropLeases(ctx); err != nil {
 		return err
 	}
-	if known, err := d.ledger.Projects(ctx); err != nil {
-		return err
-	} else if len(known) == 0 { // no pass has ever finished: whatever the slot says, no row was compared
-		if err := d.intake.All(ctx); err != nil {
-			return err
-		}
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.stream.Run(ctx) })
 	g.Go(func() error { return d.turner.Work(ctx) })
@@ -336,6 +350,9 @@ func (d *daemon) close() {
 	}
 	if d.examples != nil {
 		d.examples.Close()
+	}
+	if d.studioDatabase != nil {
+		d.studioDatabase.Close()
 	}
 	if d.ledger != nil {
 		d.ledger.Close()

@@ -303,7 +303,7 @@ func (at target) listings(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed, total, err := c.TasksChanged(t.Context(), p, mark.UpdatedAt, 0, 10)
-	if err != nil || total != 1 || len(changed) != 1 || changed[0].ID != ids[2] || changed[0].Annotated() {
+	if err != nil || total != 1 || len(changed) != 1 || changed[0].ID != ids[2] || !changed[0].Annotated() {
 		t.Errorf("TasksChanged: %+v of %d, %v", changed, total, err)
 	}
 

@@ -64,12 +64,14 @@ func (l *Ledger) enqueueWhere(ctx context.Context, where string, ids []int64, fr
 	return n, nil
 }
 
-// edgesSQL reads the edges of keys, in lock order.
-const edgesSQL = `
+// edgeColumns reads edges as scanEdges takes them.
+const edgeColumns = `
 	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
 	       extract(epoch FROM intent_deadline - now())::float8, missing_since, (SELECT full_at FROM project p WHERE p.id = edge.project) IS NULL, held,
-	       (SELECT hash FROM task_text t WHERE t.task_id = edge.task_id)
-	FROM edge WHERE key = ANY($1) ORDER BY task_id`
+	       (SELECT hash FROM task_text t WHERE t.task_id = edge.task_id)`
+
+// edgesSQL reads the edges of keys, in lock order.
+const edgesSQL = edgeColumns + ` FROM edge WHERE key = ANY($1) ORDER BY task_id`
 
 // QueueLockEdges adds to a batch that each edge of keys is locked and handed over.
 func QueueLockEdges(b *pgx.Batch, keys []string, each func(Edge)) {
@@ -78,15 +80,23 @@ func QueueLockEdges(b *pgx.Batch, keys []string, each func(Edge)) {
 
 func queueEdges(b *pgx.Batch, sql string, keys []string, each func(Edge)) {
 	b.Queue(sql, keys).Query(func(rows pgx.Rows) error {
-		var e Edge
-		_, err := pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.Begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Older, &e.Last, &e.Base,
-			&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Unmet, &e.Held, &e.TextHash}, func() error {
+		edges, err := scanEdges(rows)
+		for _, e := range edges {
 			each(e)
-			e = Edge{}
-			return nil
-		})
+		}
 		return err
 	})
+}
+
+func scanEdges(rows pgx.Rows) (edges []Edge, err error) {
+	var e Edge
+	_, err = pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.Begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Older, &e.Last, &e.Base,
+		&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Unmet, &e.Held, &e.TextHash}, func() error {
+		edges = append(edges, e)
+		e = Edge{}
+		return nil
+	})
+	return edges, err
 }
 
 // QueueEdges adds to a batch that edges are stored as they are.

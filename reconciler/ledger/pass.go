@@ -2,11 +2,222 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// PassState is where a pass is.
+type PassState string
+
+// The states of a pass, in the order in which it goes through them. A plan that would
+// change too much ends in PassBraked, until a person releases it or a later pass over
+// everything replaces it.
+const (
+	PassWanted    PassState = "wanted"
+	PassReading   PassState = "reading"   // the tasks
+	PassComparing PassState = "comparing" // with the rows
+	PassMarking   PassState = "marking"   // what differs is made dirty, little by little
+	PassDone      PassState = "done"
+	PassBraked    PassState = "braked"
+	PassReplaced  PassState = "replaced"
+)
+
+// Pass is one look at both sides. The times are the database's.
+type Pass struct {
+	ID       int64
+	Kind     string // "full" or "incremental"
+	State    PassState
+	Why      string  // what it was wanted for
+	Projects []int64 // those whose tasks are read; nil: all
+	AskedAt  time.Time
+	BeganAt  *time.Time
+	EndedAt  *time.Time
+	Project  int64 // reading has got to this task of this project
+	Task     int64
+	Key      string  // comparing has got to this key
+	Tasks    int64   // read so far
+	Plan     *string // hash of what it would change; nil: not known yet, or nothing
+	Tally
+	Brake      *string // why it was braked
+	ReleasedAt *time.Time
+	ReleasedBy *string
+}
+
+// Tally counts keys by what would be done with them.
+type Tally struct {
+	Sets   int // VICTORY or the star is set
+	Clears int // or taken away
+	Links  int // their task is gone, or another one
+}
+
+// Add adds another tally to it.
+func (t *Tally) Add(o Tally) {
+	t.Sets, t.Clears, t.Links = t.Sets+o.Sets, t.Clears+o.Clears, t.Links+o.Links
+}
+
+// ErrOvertaken says that another process has gone on with a pass.
+var ErrOvertaken = errors.New("another process has taken this pass over")
+
+const passColumns = `id, kind, state, why, projects, asked_at, began_at, ended_at, project, task, key, tasks, plan, sets, clears, links, brake, released_at, released_by`
+
+func (p *Pass) fields() []any {
+	return []any{&p.ID, &p.Kind, &p.State, &p.Why, &p.Projects, &p.AskedAt, &p.BeganAt, &p.EndedAt, &p.Project, &p.Task, &p.Key, &p.Tasks, &p.Plan,
+		&p.Sets, &p.Clears, &p.Links, &p.Brake, &p.ReleasedAt, &p.ReleasedBy}
+}
+
+func (l *Ledger) passes(ctx context.Context, where string, args ...any) (all []Pass, err error) {
+	rows, err := l.pool.Query(ctx, `SELECT `+passColumns+` FROM pass `+where, args...)
+	if err == nil {
+		var p Pass
+		_, err = pgx.ForEachRow(rows, p.fields(), func() error {
+			all = append(all, p)
+			p = Pass{}
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the passes: %w", err)
+	}
+	return all, nil
+}
+
+// OpenPasses returns those passes that are not over, oldest first: wanted, under way,
+// or braked.
+func (l *Ledger) OpenPasses(ctx context.Context) ([]Pass, error) {
+	return l.passes(ctx, `WHERE state NOT IN ('done', 'replaced') ORDER BY id`)
+}
+
+// LastFull returns the newest pass over everything that was begun, nil where none was.
+func (l *Ledger) LastFull(ctx context.Context) (*Pass, error) {
+	all, err := l.passes(ctx, `WHERE kind = 'full' AND projects IS NULL AND began_at IS NOT NULL ORDER BY id DESC LIMIT 1`)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return &all[0], nil
+}
+
+// WantFull notes that a full pass is needed, for good: also where the process ends
+// before it. projects are those whose tasks are to be read: nil for all, empty for
+// none, where only news of rows were lost. One that is wanted for as much is enough.
+func (l *Ledger) WantFull(ctx context.Context, why string, projects []int64) error {
+	_, err := l.pool.Exec(ctx, `INSERT INTO pass (kind, state, why, projects) SELECT 'full', 'wanted', $1, $2::bigint[]
+		WHERE NOT EXISTS (SELECT FROM pass WHERE kind = 'full' AND state = 'wanted' AND (projects IS NULL OR projects @> $2))`, why, projects)
+	if err != nil {
+		return fmt.Errorf("ask for a full pass: %w", err)
+	}
+	return nil
+}
+
+// BeginPass makes a pass the runner's, who goes on with it from where it is.
+func (l *Ledger) BeginPass(ctx context.Context, id int64, runner string) (Pass, error) {
+	var p Pass
+	err := l.pool.QueryRow(ctx, `UPDATE pass SET runner = $2, began_at = COALESCE(began_at, now()), state = CASE state WHEN 'wanted' THEN 'reading' ELSE state END
+		WHERE id = $1 RETURNING `+passColumns, id, runner).Scan(p.fields()...)
+	if err != nil {
+		return Pass{}, fmt.Errorf("begin pass %d: %w", id, err)
+	}
+	return p, nil
+}
+
+// ReplacePass gives up a pass that was not over: it is too old to go on with.
+func (l *Ledger) ReplacePass(ctx context.Context, id int64) error {
+	_, err := l.pool.Exec(ctx, `UPDATE pass SET state = 'replaced', ended_at = now() WHERE id = $1`, id)
+	if err != nil {
+		return fmt.Errorf("give up pass %d: %w", id, err)
+	}
+	return nil
+}
+
+// Page is what a pass has read of a project, up to a task.
+type Page struct {
+	Project, Task int64
+	Tasks         int // how many it read
+	Links         []Link
+	Initial       string  // RECONCILER_INITIAL, for new links
+	Sights        []Sight // of tasks that are not as they are remembered
+}
+
+// Sight is what a pass saw of a task. What it means is the pass's.
+type Sight struct {
+	Task    int64 `json:"task_id"`
+	Project int64 `json:"project"`
+	Seen    any   `json:"seen"`
+}
+
+// ReadPage commits what a pass has read, and that it has.
+func (l *Ledger) ReadPage(ctx context.Context, pass int64, runner string, page Page) error {
+	b := &pgx.Batch{}
+	QueueLinks(b, page.Links, page.Initial)
+	if len(page.Sights) > 0 {
+		b.Queue(`INSERT INTO sight (pass, task_id, project, seen) SELECT $1, task_id, project, seen
+			FROM jsonb_to_recordset($2) AS x(task_id bigint, project bigint, seen jsonb)
+			ON CONFLICT (task_id, pass) DO UPDATE SET seen = EXCLUDED.seen`, pass, page.Sights)
+	}
+	return l.step(ctx, b, pass, `project = $3, task = $4, tasks = tasks + $5`, runner, page.Project, page.Task, page.Tasks)
+}
+
+// Sights returns what a pass noted of tasks, by task.
+func (l *Ledger) Sights(ctx context.Context, pass int64, tasks []int64) (map[int64][]byte, error) {
+	all := map[int64][]byte{}
+	rows, err := l.pool.Query(ctx, `SELECT task_id, seen FROM sight WHERE pass = $1 AND task_id = ANY($2)`, pass, tasks)
+	if err == nil {
+		var task int64
+		var seen []byte
+		_, err = pgx.ForEachRow(rows, []any{&task, &seen}, func() error {
+			all[task] = seen
+			seen = nil
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the sights of pass %d: %w", pass, err)
+	}
+	return all, nil
+}
+
+// Distrust notes that nothing may be inferred from what a project lacks: change is
+// merged into what the pass noted of the tasks that it did not show.
+func (l *Ledger) Distrust(ctx context.Context, pass, project int64, absent, change any) error {
+	_, err := l.pool.Exec(ctx, `UPDATE sight SET seen = seen || $4 WHERE pass = $1 AND project = $2 AND seen @> $3`, pass, project, absent, change)
+	if err != nil {
+		return fmt.Errorf("distrust project %d: %w", project, err)
+	}
+	return nil
+}
+
+// step runs a batch together with a change of the pass, if that is still the runner's.
+func (l *Ledger) step(ctx context.Context, b *pgx.Batch, pass int64, set, runner string, args ...any) error {
+	overtaken := false
+	b.Queue(`UPDATE pass SET `+set+` WHERE id = $1 AND runner = $2 RETURNING 1`, append([]any{pass, runner}, args...)...).QueryRow(func(r pgx.Row) error {
+		var one int
+		err := r.Scan(&one)
+		if errors.Is(err, pgx.ErrNoRows) {
+			overtaken = true
+			return ErrOvertaken // rolls the batch back
+		}
+		return err
+	})
+	if err := l.transact(ctx, b); err != nil {
+		if overtaken {
+			err = ErrOvertaken
+		}
+		return fmt.Errorf("go on with pass %d: %w", pass, err)
+	}
+	return nil
+}
+
+// transact runs a batch as one transaction that an error of a callback undoes.
+func (l *Ledger) transact(ctx context.Context, b *pgx.Batch) error {
+	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error { return tx.SendBatch(ctx, b).Close() })
+}
+
+// EndReading notes that a pass has read all tasks.
+func (l *Ledger) EndReading(ctx context.Context, pass int64, runner string) error {
+	return l.step(ctx, &pgx.Batch{}, pass, `state = 'comparing'`, runner)
+}
 
 // Project is how far the passes have got in a project.
 type Project struct {
@@ -31,119 +242,4 @@ func (l *Ledger) Projects(ctx context.Context) (map[int64]Project, error) {
 		return nil, fmt.Errorf("read how far the passes have got: %w", err)
 	}
 	return all, nil
-}
-
-// SetFull notes that a full pass over a project is finished, all its keys being
-// committed, and that what changed since begun is the incremental pass's.
-func (l *Ledger) SetFull(ctx context.Context, project int64, begun time.Time) error {
-	_, err := l.pool.Exec(ctx, `INSERT INTO project AS p (id, full_at, watermark) VALUES ($1, $2, $2)
-		ON CONFLICT (id) DO UPDATE SET full_at = EXCLUDED.full_at, watermark = COALESCE(p.watermark, EXCLUDED.watermark)`, project, begun)
-	if err != nil {
-		return fmt.Errorf("note a full pass over project %d: %w", project, err)
-	}
-	return nil
-}
-
-// EnqueueMet makes the keys of all tasks of projects dirty that had no first contact,
-// and notes that the first pass over these projects, begun then, is finished. It
-// returns how many keys.
-func (l *Ledger) EnqueueMet(ctx context.Context, projects []int64, begun time.Time) (int, error) {
-	if len(projects) == 0 {
-		return 0, nil
-	}
-	var n int
-	b := &pgx.Batch{}
-	b.Queue(`INSERT INTO project AS p (id, full_at, watermark) SELECT id, $2, $2 FROM unnest($1::bigint[]) AS id ORDER BY id
-		ON CONFLICT (id) DO UPDATE SET full_at = EXCLUDED.full_at, watermark = EXCLUDED.watermark`, projects, begun)
-	b.Queue(`SELECT mark_dirty(array_agg(key), $2, $3, $4) FROM edge WHERE project = ANY($1) AND s IS NULL`,
-		projects, FromDiff.priority(), string(FromDiff), minGap).QueryRow(func(r pgx.Row) error { return r.Scan(&n) })
-	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
-		return 0, fmt.Errorf("enqueue the tasks of %d new projects: %w", len(projects), err)
-	}
-	return n, nil
-}
-
-// SetWatermark notes what an incremental pass has seen, all its keys being committed.
-func (l *Ledger) SetWatermark(ctx context.Context, project int64, newest time.Time) error {
-	if _, err := l.pool.Exec(ctx, `UPDATE project SET watermark = $2 WHERE id = $1`, project, newest); err != nil {
-		return fmt.Errorf("note the watermark of project %d: %w", project, err)
-	}
-	return nil
-}
-
-// Changed is a task that an incremental pass found.
-type Changed struct {
-	Link
-	UpdatedAt time.Time `json:"updated_at"`
-}
-
-// EnqueueTouched links tasks and makes those of their keys dirty that no turn has
-// looked at since the task changed, and returns how many.
-func (l *Ledger) EnqueueTouched(ctx context.Context, tasks []Changed, initial string) (int, error) {
-	return l.enqueueDiffering(ctx, len(tasks), tasks, initial, `
-		SELECT unnest(ARRAY[x.key, e.key]) AS key
-		FROM jsonb_to_recordset($1) AS x(task_id bigint, key text, updated_at timestamptz) JOIN edge e USING (task_id)
-		WHERE e.task_updated_at IS DISTINCT FROM x.updated_at OR e.key <> x.key`)
-}
-
-// Shown is a task that a full pass has read.
-type Shown struct {
-	Link
-	Shown bool    `json:"shown"`
-	Stars []int64 `json:"stars"`
-}
-
-// EnqueueShown links tasks and makes those of their keys dirty that do not show
-// what we remember, or what the hub says, and returns how many.
-func (l *Ledger) EnqueueShown(ctx context.Context, tasks []Shown, initial string) (int, error) {
-	return l.enqueueDiffering(ctx, len(tasks), tasks, initial, `
-		SELECT unnest(ARRAY[x.key, e.key]) AS key
-		FROM jsonb_to_recordset($1) AS x(task_id bigint, key text, shown boolean, stars bigint[])
-		JOIN edge e USING (task_id) LEFT JOIN hub h ON h.key = e.key
-		WHERE (h.key IS NOT NULL OR EXISTS (SELECT FROM public."Conquest" c WHERE c.id = x.key))
-		  AND (e.key <> x.key OR e.s IS DISTINCT FROM x.shown OR e.base <> COALESCE(x.stars, '{}') OR h.d IS DISTINCT FROM x.shown
-		   OR e.intent_value IS NOT NULL OR e.missing_since IS NOT NULL)`)
-}
-
-// enqueueDiffering links tasks, then makes the keys dirty that a query over them and
-// their edges finds: one round trip, one transaction.
-func (l *Ledger) enqueueDiffering(ctx context.Context, n int, tasks any, initial, differing string) (dirty int, err error) {
-	if n == 0 {
-		return 0, nil
-	}
-	b := &pgx.Batch{}
-	b.Queue(linkSQL, tasks, initial)
-	b.Queue(`SELECT mark_dirty(array_agg(key), $2, $3, $4) FROM (`+differing+`) k WHERE key IS NOT NULL`,
-		tasks, FromDiff.priority(), string(FromDiff), minGap).QueryRow(func(r pgx.Row) error { return r.Scan(&dirty) })
-	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
-		return 0, fmt.Errorf("enqueue the keys of %d tasks: %w", n, err)
-	}
-	return dirty, nil
-}
-
-// EveryKey calls each with all keys that Aristotle has or that we remember, in order,
-// so many at a time: however many there are, no statement is long and no list is.
-func (l *Ledger) EveryKey(ctx context.Context, size int, each func(keys []string) error) error {
-	const sql = `
-		(SELECT id AS key FROM public."Conquest" WHERE id > $1 ORDER BY id LIMIT $2)
-		UNION
-		(SELECT key FROM hub WHERE key > $1 ORDER BY key LIMIT $2)
-		ORDER BY key LIMIT $2`
-	for after := ""; ; {
-		rows, err := l.pool.Query(ctx, sql, after, size)
-		if err != nil {
-			return fmt.Errorf("read keys after %q: %w", after, err)
-		}
-		keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			return fmt.Errorf("read keys after %q: %w", after, err)
-		}
-		if len(keys) == 0 {
-			return nil
-		}
-		if err := each(keys); err != nil {
-			return err
-		}
-		after = keys[len(keys)-1]
-	}
 }

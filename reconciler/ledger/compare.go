@@ -1,0 +1,277 @@
+package ledger
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/aristotle/reconciler/aristotle"
+)
+
+// Pair is all that Aristotle's database holds of one key: its row, and what we
+// remember of its tasks.
+type Pair struct {
+	Key     string
+	Row     *Row // nil: there is no such conquest
+	Hub     *Hub // nil: there is none
+	Rating  Rating
+	Working Working
+	Edges   []PairEdge // in task order
+}
+
+// Row is a conquest as a pass compares it.
+type Row struct {
+	aristotle.Conquest // without its notes and its owners
+	EvaluatedBy        *string
+	EvaluatedAt        *time.Time
+	UpdatedAt          *time.Time
+}
+
+// Rating is what the gold ratings of a row's triple are like.
+type Rating struct {
+	Gold   int64 // how many there are: one is right where the row is VICTORY
+	Fit    bool  // they are samples and have five stars
+	Placed bool  // they name a task
+}
+
+// Working is where a key is in the queue.
+type Working struct {
+	Dirty, Running bool
+	TriedAt        *time.Time // when it was last claimed
+}
+
+// PairEdge is a task of the key, and what a pass noted of it: nil where it saw what
+// the edge remembers.
+type PairEdge struct {
+	Edge
+	Seen json.RawMessage
+}
+
+//go:embed sql/compare.sql
+var compareSQL string
+
+//go:embed sql/compare_from_all.sql
+var compareAll string
+
+//go:embed sql/compare_from_keys.sql
+var compareKeys string
+
+//go:embed sql/nothing.sql
+var nothingSQL string
+
+// compareAs returns the statement of Compare for some keys or for all.
+func compareAs(some, ours bool) string {
+	sql := strings.Replace(compareSQL, "/*from*/", compareAll, 1)
+	if some {
+		before, _, _ := strings.Cut(compareSQL, "/*unlike*/")
+		_, after, _ := strings.Cut(compareSQL[len(before)+len("/*unlike*/"):], "/*unlike*/")
+		sql = strings.NewReplacer("/*from*/", compareKeys, "/*ratings*/", "AND conquest_analysis_id = ANY($3)").Replace(before + after)
+	}
+	if !ours {
+		sql = nothingSQL + sql
+	}
+	return sql
+}
+
+// HasTables tells whether our tables are there: a dry run, and a look before `setup`,
+// do without.
+func (l *Ledger) HasTables(ctx context.Context) (bool, error) {
+	var there bool
+	err := l.pool.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, pgx.Identifier{l.schema, "finding"}.Sanitize()).Scan(&there)
+	if err != nil {
+		return false, fmt.Errorf("look for our tables: %w", err)
+	}
+	return there, nil
+}
+
+// Compare hands every key after one over, in the order of keys, by one statement that
+// streams, but those that are at rest and that the pass saw as they are remembered.
+// It needs constant memory; each may take its time, as nothing is locked.
+func (l *Ledger) Compare(ctx context.Context, pass int64, after string, each func(Pair) error) error {
+	ours, err := l.HasTables(ctx)
+	if err != nil {
+		return err
+	}
+	err = pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		// The settings of the pool are for look-ups by key; this reads whole tables.
+		for _, set := range []string{"enable_seqscan = on", "enable_mergejoin = on", "enable_hashjoin = on", "enable_bitmapscan = on",
+			"plan_cache_mode = force_custom_plan", "statement_timeout = 0", "work_mem = '64MB'"} {
+			if _, err := tx.Exec(ctx, "SET LOCAL "+set); err != nil {
+				return err
+			}
+		}
+		rows, err := tx.Query(ctx, compareAs(false, ours), pgx.QueryExecModeExec, pass, after)
+		if err != nil {
+			return err
+		}
+		return pairs(rows, func(p Pair, edges int) error {
+			if edges == len(p.Edges) {
+				return each(p)
+			}
+			return l.ComparePairs(ctx, pass, []string{p.Key}, each)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("compare rows with what is remembered: %w", err)
+	}
+	return nil
+}
+
+// ComparePairs is Compare for some keys, those at rest included.
+func (l *Ledger) ComparePairs(ctx context.Context, pass int64, keys []string, each func(Pair) error) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	ours, err := l.HasTables(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := l.pool.Query(ctx, compareAs(true, ours), pass, "", keys)
+	if err == nil {
+		err = pairs(rows, func(p Pair, _ int) error { return each(p) })
+	}
+	if err != nil {
+		return fmt.Errorf("compare %d rows with what is remembered: %w", len(keys), err)
+	}
+	return nil
+}
+
+// pairs puts the rows of one key together, and hands them over with the number of
+// edges that there are.
+func pairs(rows pgx.Rows, each func(p Pair, edges int) error) error {
+	var now Pair
+	begun, edges := false, 0
+	var r pairRow
+	_, err := pgx.ForEachRow(rows, r.fields(), func() error {
+		if begun && now.Key != r.key {
+			if err := each(now, edges); err != nil {
+				return err
+			}
+			begun = false
+		}
+		if !begun {
+			now, edges, begun = r.pair(), r.edges, true
+		}
+		if r.task != nil {
+			now.Edges = append(now.Edges, r.edge())
+		}
+		r = pairRow{}
+		return nil
+	})
+	if err == nil && begun {
+		err = each(now, edges)
+	}
+	return err
+}
+
+// pairRow is one row of the answer. A key without an edge has NULLs for one.
+type pairRow struct {
+	key           string
+	here, known   bool
+	row           Row
+	hub           Hub
+	hubN          *int64
+	rating        Rating
+	working       Working
+	task, project *int64
+	begun         *string
+	e             Edge
+	seen          json.RawMessage
+	edges         int
+}
+
+func (r *pairRow) fields() []any {
+	e := &r.e
+	return []any{&r.key, &r.here, &r.row.Result, &r.row.CreatedAt, &r.row.EvaluatedBy, &r.row.EvaluatedAt, &r.row.UpdatedAt,
+		&r.known, &r.hub.D, &r.hubN, &r.hub.CreatedAt, &r.hub.Before, &r.rating.Gold, &r.rating.Fit, &r.rating.Placed,
+		&r.working.Dirty, &r.working.Running, &r.working.TriedAt,
+		&r.task, &r.project, &r.begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Older, &e.Last, &e.Base,
+		&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Held, &r.seen, &r.edges}
+}
+
+func (r *pairRow) pair() Pair {
+	p := Pair{Key: r.key, Rating: r.rating, Working: r.working}
+	if r.here {
+		row := r.row
+		row.ID = r.key
+		p.Row = &row
+	}
+	if r.known {
+		hub := r.hub
+		hub.Key, hub.N = r.key, *r.hubN
+		p.Hub = &hub
+	}
+	return p
+}
+
+func (r *pairRow) edge() PairEdge {
+	e := PairEdge{Edge: r.e, Seen: r.seen}
+	e.Task, e.Project, e.Key, e.Begun = *r.task, *r.project, r.key, *r.begun
+	return e
+}
+
+// EdgesBetween returns, in task order, the edges of a project whose task ids are above
+// after and not above upto, and those of other projects among them that are in ids.
+func (l *Ledger) EdgesBetween(ctx context.Context, project, after, upto int64, ids []int64) ([]Edge, error) {
+	return l.edges(ctx, `task_id > $2 AND task_id <= $3 AND (project = $1 OR task_id = ANY($4))`, project, after, upto, ids)
+}
+
+// Edges returns, in task order, the edges of tasks.
+func (l *Ledger) Edges(ctx context.Context, tasks []int64) ([]Edge, error) {
+	return l.edges(ctx, `task_id = ANY($1)`, tasks)
+}
+
+func (l *Ledger) edges(ctx context.Context, where string, args ...any) (edges []Edge, err error) {
+	rows, err := l.pool.Query(ctx, edgeColumns+` FROM edge WHERE `+where+` ORDER BY task_id`, args...)
+	if err == nil {
+		edges, err = scanEdges(rows)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read edges: %w", err)
+	}
+	return edges, nil
+}
+
+// Known returns the first and the last task of a project that we know and that was not
+// missing when we last looked; zeros where there is none.
+func (l *Ledger) Known(ctx context.Context, project int64) (first, last int64, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT COALESCE(min(task_id), 0), COALESCE(max(task_id), 0) FROM edge
+		WHERE project = $1 AND task_created_at IS NOT NULL AND missing_since IS NULL`, project).Scan(&first, &last)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, 0, fmt.Errorf("look for the tasks known of project %d: %w", project, err)
+	}
+	return first, last, nil
+}
+
+// EveryKey calls each with all keys that Aristotle has or that we remember, in order,
+// so many at a time: however many there are, no statement is long and no list is.
+func (l *Ledger) EveryKey(ctx context.Context, size int, each func(keys []string) error) error {
+	const sql = `
+		(SELECT id AS key FROM public."Conquest" WHERE id > $1 ORDER BY id LIMIT $2)
+		UNION
+		(SELECT key FROM hub WHERE key > $1 ORDER BY key LIMIT $2)
+		ORDER BY key LIMIT $2`
+	for after := ""; ; {
+		rows, err := l.pool.Query(ctx, sql, after, size)
+		if err != nil {
+			return fmt.Errorf("read keys after %q: %w", after, err)
+		}
+		keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("read keys after %q: %w", after, err)
+		}
+		if len(keys) == 0 {
+			return nil
+		}
+		if err := each(keys); err != nil {
+			return err
+		}
+		after = keys[len(keys)-1]
+	}
+}

@@ -1,0 +1,191 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// changed is what an incremental pass has seen.
+type changed struct {
+	ledger.Incremental
+	glimpses map[int64]*glimpse
+	keys     map[string]bool // of the tasks that no turn has looked at since they changed
+}
+
+// changes is the incremental pass: tasks whose updated_at is at or after what was
+// seen last. It asks nothing of Aristotle's tables but the rows of these tasks: the
+// changes of rows are the stream's.
+func (p *Passes) changes(ctx context.Context) error {
+	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
+	if err != nil {
+		return err
+	}
+	known, err := p.Ledger.Projects(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	c := &changed{Incremental: ledger.Incremental{Why: "tasks changed", Watermarks: map[int64]time.Time{}},
+		glimpses: map[int64]*glimpse{}, keys: map[string]bool{}}
+	failed := p.each(ctx, ids, func(id int64) error {
+		switch {
+		case known[id].Watermark != nil:
+			return p.since(ctx, c, id, *known[id].Watermark)
+		case p.running:
+			return nil // it is being read, or will be seen to be new after that
+		default: // its tasks are linked whole first
+			return p.Ledger.WantFull(ctx, "a project is new", []int64{id})
+		}
+	})
+	if ctx.Err() != nil || labelstudio.Away(failed) && len(c.keys) == 0 {
+		return failed
+	}
+	if err := p.judge(ctx, c, began); err != nil {
+		return err
+	}
+	return failed
+}
+
+// since reads what changed in a project.
+func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark time.Time) error {
+	if err := p.trust(ctx, project); err != nil {
+		return err
+	}
+	newest := watermark
+	for after := int64(0); ; {
+		at := time.Now()
+		tasks, left, err := p.Studio.TasksChanged(ctx, project, watermark.Add(-overlap), after, changedPage)
+		if err != nil {
+			return err
+		}
+		if len(tasks) < min(changedPage, left) {
+			return errShort
+		}
+		for i := range tasks {
+			if tasks[i].UpdatedAt.After(newest) {
+				newest = tasks[i].UpdatedAt
+			}
+		}
+		if err := p.glance(ctx, c, tasks, at); err != nil {
+			return err
+		}
+		if len(c.glimpses) > manyChanged {
+			return p.Ledger.WantFull(ctx, "very many tasks changed", []int64{project})
+		}
+		if len(tasks) < changedPage {
+			break
+		}
+		after = tasks[len(tasks)-1].ID
+	}
+	if newest.After(watermark) { // an idle pass writes nothing
+		c.Watermarks[project] = newest
+	}
+	return nil
+}
+
+// errStranger is a project that is not the one that we know.
+var errStranger = errors.New("it shows neither the first nor the last of the tasks that were known of it: is it another Label Studio, or one that was restored?")
+
+// trust makes sure, once, that a project shows tasks that we know as we know them: what
+// another Label Studio has changed lately is no news of ours.
+func (p *Passes) trust(ctx context.Context, project int64) error {
+	if p.trusted[project] {
+		return nil
+	}
+	first, last, err := p.Ledger.Known(ctx, project)
+	if err != nil || first == 0 {
+		return err
+	}
+	edges, err := p.Ledger.Edges(ctx, []int64{first, last})
+	if err != nil {
+		return err
+	}
+	tasks, err := p.Studio.TasksByID(ctx, project, []int64{first, last})
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		if slices.ContainsFunc(edges, func(e ledger.Edge) bool { return e.Task == t.ID && !isOtherTask(e, t.CreatedAt) }) {
+			p.trusted[project] = true
+			return nil
+		}
+	}
+	return errStranger
+}
+
+// glance links tasks that changed, and notes those that no turn has looked at since.
+func (p *Passes) glance(ctx context.Context, c *changed, tasks []labelstudio.Task, at time.Time) error {
+	if len(tasks) == 0 {
+		return nil
+	}
+	s := p.survey()
+	g := page{tasks: tasks, glimpses: map[int64]*glimpse{}}
+	ids := make([]int64, len(tasks))
+	for i := range tasks {
+		seen, err := s.glimpse(&tasks[i], at)
+		if err != nil {
+			return err
+		}
+		g.glimpses[tasks[i].ID], ids[i] = &seen, tasks[i].ID
+	}
+	edges, err := p.Ledger.Edges(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for _, e := range edges {
+		seen := g.glimpses[e.Task]
+		if e.Key == seen.Key && e.TaskUpdatedAt != nil && e.TaskUpdatedAt.Equal(seen.UpdatedAt) {
+			delete(g.glimpses, e.Task) // a turn has seen it so
+			continue
+		}
+		c.keys[e.Key] = true
+	}
+	for _, seen := range g.glimpses {
+		if seen.Key != "" {
+			c.keys[seen.Key] = true
+		}
+	}
+	maps.Copy(c.glimpses, g.glimpses)
+	return p.Ledger.Link(ctx, newLinks(g), p.Initial)
+}
+
+// judge compares the keys whose tasks changed with their rows, hands that to the
+// brakes, and commits what comes of it.
+func (p *Passes) judge(ctx context.Context, c *changed, began time.Time) error {
+	keys := slices.Sorted(maps.Keys(c.keys))
+	var sum plan
+	for part := range slices.Chunk(keys, foundPage) {
+		err := p.Ledger.ComparePairs(ctx, 0, part, func(pair ledger.Pair) error {
+			f, _, err := p.finding(pair, c.glimpses, began)
+			if pair.Row != nil || f.Class != "" || pair.Hub != nil {
+				c.Found = append(c.Found, f)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(c.Found, func(a, b ledger.Finding) int { return strings.Compare(a.Key, b.Key) })
+	for _, f := range c.Found {
+		sum.add(f)
+	}
+	var err error
+	if c.Brake, err = p.Brakes.check(ctx, p.Ledger, &sum); err != nil {
+		return err
+	}
+	c.Plan, c.Tally = sum.hash(), sum.Tally
+	if err := p.Ledger.EndIncremental(ctx, c.Incremental); err != nil {
+		return err
+	}
+	p.brake(ctx, metrics.Incremental, 0, c.Planned)
+	return nil
+}

@@ -1,0 +1,337 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+func newRunner() string { return uuid.NewString() }
+
+// full runs the full pass that is due, if one is, and returns when the next one will
+// be by the clock. Its run that nobody was there for is made up, once.
+func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
+	last, err := p.Ledger.LastFull(ctx)
+	if err != nil {
+		return time.Now().Add(fullRetry), err
+	}
+	open, err := p.Ledger.OpenPasses(ctx)
+	if err != nil {
+		return time.Now().Add(fullRetry), err
+	}
+	why := "nothing was ever compared"
+	if last != nil {
+		next, why = p.Full.Next(last.BeganAt.UTC()), "it is time"
+		p.noteReady(last)
+	}
+	p.showBrakes(open)
+	for _, o := range open {
+		if o.State == ledger.PassBraked && o.EndedAt.Add(brakedRetry).Before(next) {
+			next, why = o.EndedAt.Add(brakedRetry), "a plan was braked"
+		}
+	}
+	now := time.Now()
+	if now.Before(p.notBefore) {
+		return next, nil
+	}
+	if !now.Before(next) {
+		if err := p.Ledger.WantFull(ctx, why, nil); err != nil {
+			return next, err
+		}
+		if open, err = p.Ledger.OpenPasses(ctx); err != nil {
+			return next, err
+		}
+	}
+	for _, pass := range open {
+		switch {
+		case pass.State == ledger.PassBraked || pass.State == ledger.PassMarking:
+			continue
+		case pass.BeganAt != nil && time.Since(*pass.BeganAt) > tooOld:
+			return time.Now(), p.Ledger.ReplacePass(ctx, pass.ID)
+		}
+		return time.Now(), p.run(ctx, pass) // there may be another one
+	}
+	return next, nil
+}
+
+// wanted asks for a full pass over everything, on the next turn of the loop.
+func (p *Passes) wanted(ctx context.Context, why string) error {
+	return p.Ledger.WantFull(ctx, why, nil)
+}
+
+// noteReady lets turns begin once everything was compared and may go on.
+func (p *Passes) noteReady(last *ledger.Pass) {
+	if last.State == ledger.PassMarking || last.State == ledger.PassDone {
+		p.ready()
+	}
+}
+
+// showBrakes sets what the metrics say of the brakes.
+func (p *Passes) showBrakes(open []ledger.Pass) {
+	for _, kind := range []metrics.Pass{metrics.Full, metrics.Incremental} {
+		braked := 0.
+		if slices.ContainsFunc(open, func(o ledger.Pass) bool { return o.State == ledger.PassBraked && o.Kind == string(kind) }) {
+			braked = 1
+		}
+		p.Metrics.DiffBraked.With(kind).Set(braked)
+	}
+}
+
+// run takes a full pass from where it is to its plan.
+func (p *Passes) run(ctx context.Context, pass ledger.Pass) error {
+	p.running = true
+	start := time.Now()
+	defer func() {
+		p.running = false
+		p.Metrics.DiffDuration.With(metrics.Full).Observe(time.Since(start).Seconds())
+	}()
+	pass, err := p.Ledger.BeginPass(ctx, pass.ID, p.runner)
+	if err != nil {
+		return err
+	}
+	p.Log.InfoContext(ctx, "full pass", logPass, pass.ID, "why", pass.Why, "from", fmt.Sprintf("%s %d/%d %q", pass.State, pass.Project, pass.Task, pass.Key))
+	read, failed, err := p.read(ctx, pass)
+	if err != nil {
+		return err
+	}
+	found, err := p.compareAll(ctx, pass)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.planned(ctx, pass, read, found), failed)
+}
+
+// read is the first half: every task of the projects. It returns which were read. One
+// that cannot be read keeps no other from it: it has a pass of its own later.
+func (p *Passes) read(ctx context.Context, pass ledger.Pass) (read []int64, failed, err error) {
+	ids, err := p.scope(ctx, pass)
+	if err != nil || pass.State != ledger.PassReading {
+		return ids, nil, err
+	}
+	start, tasks := time.Now(), pass.Tasks
+	for _, project := range ids {
+		err := p.readProject(ctx, pass, project, &tasks)
+		switch {
+		case err == nil:
+			read = append(read, project)
+		case ctx.Err() != nil || labelstudio.Away(err) || errors.Is(err, ledger.ErrOvertaken):
+			return nil, nil, err
+		default:
+			failed = errors.Join(failed, fmt.Errorf("project %d: %w", project, err), p.Ledger.WantFull(ctx, "a project could not be read", []int64{project}))
+		}
+	}
+	p.Log.InfoContext(ctx, "every task was read", logPass, pass.ID, "projects", read, "tasks", tasks, logTook, time.Since(start))
+	return read, failed, p.Ledger.EndReading(ctx, pass.ID, p.runner)
+}
+
+func (p *Passes) readProject(ctx context.Context, pass ledger.Pass, project int64, tasks *int64) error {
+	after := int64(0)
+	switch {
+	case project < pass.Project:
+		return nil // read before a restart
+	case project == pass.Project:
+		after = pass.Task
+	}
+	s := p.survey()
+	if after < lastTask {
+		err := s.project(ctx, project, after, func(g page) error {
+			*tasks += int64(len(g.tasks))
+			p.progress(ctx, pass, project, *tasks)
+			return p.keep(ctx, pass, project, g)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return p.distrust(ctx, s, pass, project)
+}
+
+// lastTask is what a page covers that ends a project.
+const lastTask = math.MaxInt64
+
+// scope lists the projects that a pass reads, in their order. One that we knew and
+// that is not there any more is not read: nothing is inferred from that.
+func (p *Passes) scope(ctx context.Context, pass ledger.Pass) ([]int64, error) {
+	if pass.Projects != nil && len(pass.Projects) == 0 {
+		return nil, nil // only the rows
+	}
+	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
+	if err != nil {
+		return nil, err
+	}
+	known, err := p.Ledger.Projects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for id := range known {
+		if p.ours(id) && !slices.Contains(ids, id) {
+			p.tell(ctx, "vanished", fmt.Errorf("project %d is not there any more: its tasks are left as they are", id))
+		}
+	}
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return pass.Projects != nil && !slices.Contains(pass.Projects, id) })
+	slices.Sort(ids)
+	return ids, nil
+}
+
+func (p *Passes) survey() *survey {
+	s := &survey{ledger: p.Ledger, tasks: p.Studio, groundTruth: p.GroundTruth, page: p.Page, pause: p.Pause}
+	if p.Database != nil {
+		s.tasks, s.page, s.pause = p.Database, databasePage, 0
+	}
+	return s
+}
+
+// databasePage is larger than a page of the API, of which Label Studio's database
+// needs a hundredth of the time.
+const databasePage = 5000
+
+// keep commits a page, then lets what is due come in between.
+func (p *Passes) keep(ctx context.Context, pass ledger.Pass, project int64, g page) error {
+	kept := ledger.Page{Project: project, Task: g.upto, Tasks: len(g.tasks), Initial: p.Initial}
+	for id, glimpse := range g.glimpses {
+		kept.Sights = append(kept.Sights, ledger.Sight{Task: id, Project: project, Seen: glimpse})
+	}
+	kept.Links = newLinks(g)
+	if err := p.Ledger.ReadPage(ctx, pass.ID, p.runner, kept); err != nil {
+		return err
+	}
+	p.Step("page")
+	p.tick(ctx)
+	return ctx.Err()
+}
+
+// newLinks are the links of the tasks that are unlike: the others have theirs.
+func newLinks(g page) []ledger.Link {
+	var unlike []ledger.Link
+	for i := range g.tasks {
+		if seen := g.glimpses[g.tasks[i].ID]; seen != nil && seen.Key != "" {
+			unlike = append(unlike, ledger.Link{Task: g.tasks[i].ID, Project: seen.Project, Key: seen.Key})
+		}
+	}
+	return unlike
+}
+
+// absent is a glimpse of a task that a listing did not show, as it is stored.
+var absent = map[string]bool{"absent": true}
+
+func (p *Passes) distrust(ctx context.Context, s *survey, pass ledger.Pass, project int64) error {
+	no, err := s.distrusts(ctx, project, func(tasks ...int64) (bool, error) {
+		seen, err := p.Ledger.Sights(ctx, pass.ID, tasks)
+		if err != nil {
+			return false, err
+		}
+		for _, id := range tasks {
+			if g, err := glimpsed(seen[id]); err != nil || g == nil || !g.Absent {
+				return false, err
+			}
+		}
+		return true, nil
+	})
+	if err != nil || !no {
+		return err
+	}
+	p.Log.WarnContext(ctx, "a project shows neither the first nor the last of the tasks that were known: nothing is inferred from what it lacks", logPass, pass.ID, "project", project)
+	return p.Ledger.Distrust(ctx, pass.ID, project, absent, map[string]bool{"distrusted": true})
+}
+
+// compareAll is the second half: what was seen, with every row. It returns how many
+// keys it found, those that were found before a restart left out.
+func (p *Passes) compareAll(ctx context.Context, pass ledger.Pass) (total int, err error) {
+	start := time.Now()
+	var found []ledger.Finding
+	commit := func(upto string) error {
+		err := p.Ledger.AddFindings(ctx, pass.ID, p.runner, found, upto)
+		total, found = total+len(found), found[:0]
+		p.Step("found")
+		return err
+	}
+	last := pass.Key
+	err = p.Ledger.Compare(ctx, pass.ID, pass.Key, func(pair ledger.Pair) error {
+		f, touch, err := p.finding(pair, nil, *pass.BeganAt)
+		if err != nil {
+			return err
+		}
+		last = pair.Key
+		if touch {
+			found = append(found, f)
+		}
+		if len(found) == foundPage {
+			return commit(last)
+		}
+		return ctx.Err()
+	})
+	if err == nil {
+		err = commit(last)
+	}
+	if err != nil {
+		return 0, err
+	}
+	p.Log.InfoContext(ctx, "every row was compared", logPass, pass.ID, logKeys, total, logTook, time.Since(start))
+	return total, nil
+}
+
+// finding compares a pair with what was seen of its tasks, here or in the pair.
+func (p *Passes) finding(pair ledger.Pair, seen map[int64]*glimpse, since time.Time) (f ledger.Finding, touch bool, err error) {
+	if seen == nil {
+		seen = map[int64]*glimpse{}
+		for _, e := range pair.Edges {
+			if seen[e.Task], err = glimpsed(e.Seen); err != nil {
+				return f, false, fmt.Errorf("read what was seen of task %d: %w", e.Task, err)
+			}
+		}
+	}
+	c := compare(pair, seen, p.ours, since)
+	return c.Finding, c.touch || c.Class != "", nil
+}
+
+// planned hands the whole to the brakes, and commits what comes of it.
+func (p *Passes) planned(ctx context.Context, pass ledger.Pass, read []int64, found int) error {
+	var sum plan
+	if err := p.Ledger.Plan(ctx, pass.ID, func(f ledger.Finding) error { sum.add(f); return nil }); err != nil {
+		return err
+	}
+	why, err := p.Brakes.check(ctx, p.Ledger, &sum)
+	if err != nil {
+		return err
+	}
+	is := ledger.Planned{Plan: sum.hash(), Brake: why, Tally: sum.Tally}
+	if err := p.Ledger.EndComparing(ctx, pass.ID, p.runner, is, read, skew); err != nil {
+		return err
+	}
+	p.brake(ctx, metrics.Full, pass.ID, is)
+	if pass.Projects == nil {
+		p.Metrics.DiffLastSuccess.With(metrics.Full).SetToCurrentTime()
+	}
+	p.Log.InfoContext(ctx, "full pass: done", logPass, pass.ID, logKeys, found, "sets", is.Sets, "clears", is.Clears, "links", is.Links, "plan", is.Plan)
+	p.Step("planned")
+	return nil
+}
+
+// brake says that a plan waits for a person, and what the person can do.
+func (p *Passes) brake(ctx context.Context, kind metrics.Pass, pass int64, is ledger.Planned) {
+	if is.Brake == "" {
+		return
+	}
+	p.Metrics.DiffBraked.With(kind).Set(1)
+	p.Log.ErrorContext(ctx, "BRAKED: "+is.Brake+"; nothing was written. Look with `reconciler diff`, and if it is right: `reconciler diff --apply --plan "+is.Plan+"`",
+		logPass, pass, "kind", strings.ToLower(string(kind)), "plan", is.Plan)
+}
+
+// progress says now and then how far a long pass has got.
+func (p *Passes) progress(ctx context.Context, pass ledger.Pass, project, tasks int64) {
+	p.Metrics.DiffTasks.Set(float64(tasks))
+	const every = 20_000
+	if tasks%every < int64(p.Page) && tasks >= every {
+		p.Log.InfoContext(ctx, "full pass: reading", logPass, pass.ID, "project", project, "tasks", tasks)
+	}
+}

@@ -1,0 +1,183 @@
+package reconciler_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/reconciler"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// never is a schedule whose time does not come: a test asks for its passes.
+type never struct{}
+
+func (never) Next(now time.Time) time.Time { return now.Add(1000 * time.Hour) }
+
+// passes returns passes that run when they are asked for.
+func (r *rig) passes(change func(*reconciler.Passes)) *reconciler.Passes {
+	p := &reconciler.Passes{Ledger: r.ledger, Intake: r.intake, Studio: r.client, Metrics: r.metrics, Log: slog.New(slog.NewTextHandler(logWriter{r.TB}, nil)),
+		Incremental: never{}, Full: never{}, Initial: "union", Projects: []int64{r.project}, Brakes: reconciler.Brakes{Count: 20, Share: 0.1}, Page: 10}
+	if change != nil {
+		change(p)
+	}
+	return reconciler.NewPasses(p)
+}
+
+type logWriter struct{ testing.TB }
+
+func (w logWriter) Write(b []byte) (int, error) {
+	w.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// pass runs passes until every one that was wanted is over or braked, and what it has
+// found is dirty.
+func (r *rig) pass(p *reconciler.Passes) {
+	r.Helper()
+	ctx, cancel := context.WithCancel(r.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	r.eventually(func() bool {
+		p.Poke()
+		return r.ask(`SELECT EXISTS (SELECT FROM reconciler.pass) AND NOT EXISTS (SELECT FROM reconciler.pass WHERE state NOT IN ('done', 'replaced', 'braked'))`)
+	})
+}
+
+// full asks for a full pass and runs it.
+func (r *rig) full(p *reconciler.Passes) {
+	r.Helper()
+	if err := r.ledger.WantFull(r.Context(), "a test", nil); err != nil {
+		r.Fatal(err)
+	}
+	r.pass(p)
+}
+
+// met makes the first contact of all keys.
+func (r *rig) met() {
+	r.Helper()
+	r.full(r.passes(nil))
+	r.turnAll(r.turner(r.client))
+	r.atRest()
+}
+
+// text returns one text of the database.
+func (r *rig) text(sql string, args ...any) (s string) {
+	r.Helper()
+	if err := r.db.QueryRow(r.Context(), `SELECT COALESCE((`+sql+`)::text, '')`, args...).Scan(&s); err != nil {
+		r.Fatal(err)
+	}
+	return s
+}
+
+// atRest checks that both sides are equal and nothing is dirty.
+func (r *rig) atRest() {
+	r.Helper()
+	r.want("drift", r.text(`SELECT string_agg(concat_ws(' ', c.id, c.result, 'd', h.d, 's', e.s), ', ' ORDER BY c.id) FROM "Conquest" c LEFT JOIN reconciler.hub h ON h.key = c.id
+		LEFT JOIN reconciler.edge e ON e.key = c.id AND e.missing_since IS NULL AND e.held IS NULL
+		WHERE h.d IS DISTINCT FROM (c.result = 'VICTORY') OR e.s <> h.d
+		   OR h.d <> EXISTS (SELECT FROM ml_analysis_rating WHERE conquest_analysis_id = c.id AND is_gold_star AND rating = 5)`), "")
+	r.want("dirty", r.text(`SELECT string_agg(key, ', ') FROM reconciler.queue WHERE want_gen > done_gen`), "")
+}
+
+func (r *rig) braked() bool {
+	r.Helper()
+	return r.ask(`SELECT EXISTS (SELECT FROM reconciler.pass WHERE state = 'braked')`)
+}
+
+// TestDrift makes every class of drift while nobody listens: no stream, no webhook. The
+// full pass finds each and names it, a turn repairs it, and the next pass finds nothing
+// and has nothing written.
+func TestDrift(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 12, studio.Delays{})
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id IN ('c4', 'c5', 'c6', 'c7')`)
+	r.met()
+
+	star := func(i int, gold bool) { r.studio.SetMeta(r.tasks[i], map[string]any{"gold_star": gold}) }
+	star(1, true)                                                      // a star without VICTORY
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c2'`) // VICTORY without a star
+	note, err := r.studio.Annotate(1, r.tasks[3], gold(t))             // an annotation that stars
+	if err != nil {
+		t.Fatal(err)
+	}
+	star(4, false)                                                    // a star taken away
+	r.exec(`UPDATE "Conquest" SET result = 'DEFEAT' WHERE id = 'c5'`) // VICTORY taken away
+	r.exec(`DELETE FROM ml_analysis_rating WHERE conquest_analysis_id = 'c6'`)
+	r.exec(`UPDATE ml_analysis_rating SET rating = 3 WHERE conquest_analysis_id = 'c7'`)
+	r.studio.DeleteTask(r.tasks[8]) // a link gone stale
+	late := r.studio.AddTask(r.project, map[string]any{"conquest_id": "c4", "prompt": "p", "response": "r"}, nil)
+	r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) VALUES ('alone', 'PENDING', 'p', 'd')`)
+
+	r.full(r.passes(nil))
+	r.want("found", r.text(`SELECT string_agg(DISTINCT concat_ws(' ', key, class, NULLIF(change, '')), ', ') FROM reconciler.finding`),
+		"c1 victory_missing set, c2 star_missing set, c3 victory_missing set, c4 star_missing clear, c5 victory_missing clear, c6 rating_wrong, c7 rating_wrong, c8 link_stale link")
+	drift, err := r.ledger.Drift(t.Context())
+	if err != nil || len(drift) != 4 {
+		t.Errorf("drift %v, %v", drift, err)
+	}
+	r.turnAll(r.turner(r.client))
+	r.atRest()
+	r.want("rows", r.text(`SELECT string_agg(id || ' ' || result, ', ' ORDER BY id) FROM "Conquest" WHERE id < 'c6'`),
+		"alone PENDING, c0 PENDING, c1 VICTORY, c10 PENDING, c11 PENDING, c2 VICTORY, c3 VICTORY, c4 PENDING, c5 DEFEAT")
+	for i, task := range r.tasks[:8] {
+		if want := i == 1 || i == 2 || i == 3 || i > 5; r.gold(task) == true != want {
+			t.Errorf("the task of c%d shows %v", i, r.gold(task))
+		}
+	}
+	if r.gold(late) == true {
+		t.Error("the late task shows the star")
+	}
+	if !r.ask(`SELECT missing_since IS NOT NULL FROM reconciler.edge WHERE task_id = $1`, r.tasks[8]) {
+		t.Error("the task that is gone is not missing")
+	}
+
+	requests, written := r.studio.Requests(), r.written()
+	for range 2 {
+		r.full(r.passes(nil))
+		r.turnAll(r.turner(r.client))
+	}
+	r.want("found again", r.text(`SELECT string_agg(concat_ws(' ', key, class, reason), ', ') FROM reconciler.finding`), "")
+	r.want("written again", r.written(), written)
+	now := r.studio.Requests()
+	for op, n := range requests {
+		if op != labelstudio.OpTasksAfter && op != labelstudio.OpTasksChanged && op != labelstudio.OpProjects && op != "" && now[op] > n+2 {
+			t.Errorf("%d requests %s of passes that found nothing", now[op]-n, op)
+		}
+	}
+}
+
+// written tells what was written to rows, ratings and memory so far.
+func (r *rig) written() string {
+	r.Helper()
+	return r.text(`SELECT string_agg(x, ' ' ORDER BY x) FROM (
+		SELECT id || xmin AS x FROM "Conquest" UNION ALL SELECT id || xmin FROM ml_analysis_rating
+		UNION ALL SELECT key || xmin FROM reconciler.hub UNION ALL SELECT 'e' || task_id || xmin FROM reconciler.edge) w`)
+}
+
+func gold(t testing.TB) labelstudio.AnnotationEdit {
+	t.Helper()
+	region, err := labelstudio.ChoicesRegion("verdict", "model_response", "gold_star")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}}
+}
+
+var (
+	_               = fmt.Sprint
+	_               = http.StatusOK
+	_ cron.Schedule = never{}
+	_               = ledger.ErrNoPlan
+)

@@ -1,0 +1,155 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// lister lists the tasks of a project in the order of their ids: [labelstudio.Client],
+// or [labelstudio.Database] where Label Studio's own database may be read.
+type lister interface {
+	// TasksAfter returns up to limit tasks with ids above after, with their annotations,
+	// and how many there are in all above it.
+	TasksAfter(ctx context.Context, project, after int64, limit int) (tasks []labelstudio.Task, left int, err error)
+}
+
+// survey reads all tasks of projects, page by page, and compares each with its edge:
+// a merge join in the order of task ids. What it hands over is only what is unlike.
+type survey struct {
+	ledger      *ledger.Ledger
+	tasks       lister
+	groundTruth bool
+	page        int           // tasks a listing
+	pause       time.Duration // between two of them, for people
+	blank       bool          // there are no edges: our tables were never made
+}
+
+// page is what a survey has read of a project.
+type page struct {
+	upto     int64 // the last task id that it covers
+	tasks    []labelstudio.Task
+	glimpses map[int64]*glimpse // of the tasks that are unlike their edges
+}
+
+// errShort is a listing that is shorter than it says itself: nothing may be inferred
+// from what is not in it.
+var errShort = errors.New("the listing is shorter than its own total")
+
+// project reads a project's tasks above an id, and calls each with every page. The
+// next page is read meanwhile.
+func (s *survey) project(ctx context.Context, project, after int64, each func(page) error) error {
+	type answer struct {
+		tasks []labelstudio.Task
+		left  int
+		at    time.Time
+		err   error
+	}
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	next := make(chan answer, 1)
+	ask := func(after int64, pause time.Duration) {
+		reading.Go(func() {
+			sleep(ctx, pause)
+			a := answer{at: time.Now()}
+			a.tasks, a.left, a.err = s.tasks.TasksAfter(ctx, project, after, s.page)
+			next <- a
+		})
+	}
+	for ask(after, 0); ; {
+		a := <-next
+		switch {
+		case a.err != nil:
+			return a.err
+		case len(a.tasks) < min(s.page, a.left):
+			return errShort
+		}
+		p := page{tasks: a.tasks, upto: math.MaxInt64, glimpses: map[int64]*glimpse{}}
+		last := len(a.tasks) < s.page
+		if !last {
+			p.upto = a.tasks[len(a.tasks)-1].ID
+			ask(p.upto, s.pause)
+		}
+		if err := s.join(ctx, project, after, a.at, &p); err != nil {
+			return err
+		}
+		if err := each(p); err != nil || last {
+			return err
+		}
+		after = p.upto
+	}
+}
+
+// join compares a page with the edges of its range.
+func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p *page) error {
+	ids := make([]int64, len(p.tasks))
+	for i := range p.tasks {
+		ids[i] = p.tasks[i].ID
+	}
+	var edges []ledger.Edge
+	if !s.blank {
+		var err error
+		if edges, err = s.ledger.EdgesBetween(ctx, project, after, p.upto, ids); err != nil {
+			return err
+		}
+	}
+	for i := range p.tasks {
+		t := &p.tasks[i]
+		for ; len(edges) > 0 && edges[0].Task < t.ID; edges = edges[1:] {
+			p.miss(edges[0], at)
+		}
+		g, err := s.glimpse(t, at)
+		if err != nil {
+			return err
+		}
+		if len(edges) > 0 && edges[0].Task == t.ID {
+			if g.unlike(edges[0]) {
+				p.glimpses[t.ID] = &g
+			}
+			edges = edges[1:]
+		} else if g.Key != "" {
+			p.glimpses[t.ID] = &g
+		}
+	}
+	for _, e := range edges {
+		p.miss(e, at)
+	}
+	return nil
+}
+
+func (s *survey) glimpse(t *labelstudio.Task, at time.Time) (glimpse, error) {
+	if !t.Annotated() {
+		return glimpse{}, fmt.Errorf("read task %d: %w", t.ID, errNoAnnotations)
+	}
+	return glimpseOf(t, s.groundTruth, at), nil
+}
+
+// miss notes that the listing does not show a task that we know.
+func (p *page) miss(e ledger.Edge, at time.Time) {
+	if e.MissingSince == nil {
+		p.glimpses[e.Task] = &glimpse{Key: e.Key, Project: e.Project, Absent: true, At: at}
+	}
+}
+
+// distrusts tells whether nothing may be inferred from what a project lacks: neither
+// the first nor the last of the tasks that we knew of it is there. It was emptied, or
+// it is another project, of another Label Studio or of one that was restored. absent
+// tells of which tasks the listing showed nothing.
+func (s *survey) distrusts(ctx context.Context, project int64, absent func(tasks ...int64) (bool, error)) (bool, error) {
+	if s.blank {
+		return false, nil
+	}
+	first, last, err := s.ledger.Known(ctx, project)
+	if err != nil || first == 0 {
+		return false, err
+	}
+	return absent(first, last)
+}
