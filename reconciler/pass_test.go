@@ -108,7 +108,7 @@ func TestDrift(t *testing.T) {
 	star := func(i int, gold bool) { r.studio.SetMeta(r.tasks[i], map[string]any{"gold_star": gold}) }
 	star(1, true)                                                      // a star without VICTORY
 	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c2'`) // VICTORY without a star
-	note, err := r.studio.Annotate(1, r.tasks[3], gold(t))             // an annotation that stars
+	_, err := r.studio.Annotate(1, r.tasks[3], gold(t))                // an annotation that stars
 	if err != nil {
 		t.Fatal(err)
 	}
