@@ -54,7 +54,9 @@ func (d *daemon) measure(ctx context.Context) {
 		metrics.Stuck: s.Stuck, metrics.Held: s.Held} {
 		m.QueueKeys.With(state).Set(float64(n))
 	}
-	d.measureDrift(ctx, s.Held)
+	if d.leading.Load() { // else it is another one's to tell
+		d.measureDrift(ctx, s.Held)
+	}
 	m.OldestUnsynced.With(metrics.ToLabelStudio).Set(s.OldestToStudio)
 	m.OldestUnsynced.With(metrics.ToAristotle).Set(s.OldestToAristotle)
 	slot, err := d.ledger.Slot(ctx, string(d.cfg.Slot))
