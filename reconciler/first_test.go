@@ -31,7 +31,7 @@ func (r *rig) turnAll(t *reconciler.Turner) {
 			r.Fatal(err)
 		}
 	}
-	r.Fatal("it does not come to rest")
+	r.Fatal("it does not come to rest: ", r.text(`SELECT string_agg(concat_ws(' ', key, want_gen, done_gen, last_error, look_at), ', ') FROM reconciler.queue WHERE want_gen > done_gen OR look_at IS NOT NULL`))
 }
 
 // linked links tasks of the conquests c0, c1, … under a choice for their first contact, and makes their keys dirty.

@@ -64,8 +64,8 @@ func (r *rig) full(p *reconciler.Passes) {
 	r.pass(p)
 }
 
-// met makes the first contact of all keys.
-func (r *rig) met() {
+// contacted makes the first contact of all keys.
+func (r *rig) contacted() {
 	r.Helper()
 	r.full(r.passes(nil))
 	r.turnAll(r.turner(r.client))
@@ -103,7 +103,7 @@ func TestDrift(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 12, studio.Delays{})
 	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id IN ('c4', 'c5', 'c6', 'c7')`)
-	r.met()
+	r.contacted()
 
 	star := func(i int, gold bool) { r.studio.SetMeta(r.tasks[i], map[string]any{"gold_star": gold}) }
 	star(1, true)                                                      // a star without VICTORY
@@ -127,6 +127,8 @@ func TestDrift(t *testing.T) {
 	if err != nil || len(drift) != 4 {
 		t.Errorf("drift %v, %v", drift, err)
 	}
+	r.turnFor(r.turner(r.client))
+	r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`) // a 404 is believed after a while
 	r.turnAll(r.turner(r.client))
 	r.atRest()
 	r.want("rows", r.text(`SELECT string_agg(id || ' ' || result, ', ' ORDER BY id) FROM "Conquest" WHERE id < 'c6'`),

@@ -135,12 +135,12 @@ func TestAliveFollowsTheWorker(t *testing.T) {
 	hanging, release := make(chan struct{}), make(chan struct{})
 	letGo := sync.OnceFunc(func() { close(release) })
 	var once atomic.Bool
-	d, err := newDaemon(t.Context(), &l.config, slog.New(slog.DiscardHandler), func(string) {
+	d, err := newDaemon(t.Context(), &l.config, slog.New(slog.DiscardHandler), &RunCmd{step: func(string) {
 		if !once.Swap(true) {
 			close(hanging)
 			<-release
 		}
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
