@@ -56,6 +56,9 @@ func connConfig(cfg *Config) (*pgx.ConnConfig, error) {
 // connect opens a connection: for replication, or a plain one of the same role.
 func (l *Listener) connect(ctx context.Context, replication bool) (*pgx.Conn, error) {
 	cfg := l.conn.Copy()
+	if l.cfg.Password != nil {
+		cfg.Password = l.cfg.Password()
+	}
 	if replication {
 		cfg.RuntimeParams["replication"] = "database"
 	}

@@ -43,6 +43,9 @@ type Config struct {
 	// What replication needs on top (replication=database, timeouts switched off, TCP keepalive) is added here.
 	URL string
 
+	// Password, where it is set, replaces the URL's at each connection that is made: it may change.
+	Password func() string
+
 	Slot        string // made where it is not there; lower-case letters, digits and underscores, at most 63
 	Publication string // made by somebody else before, see CheckPublication
 

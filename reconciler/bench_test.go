@@ -131,7 +131,7 @@ func benchmarkStars(b *testing.B, r *rig, yardstick int) {
 func BenchmarkWebhook(b *testing.B) {
 	r := newRig(b, 1000, studio.Delays{})
 	r.settled()
-	a := &api.API{Ledger: r.ledger, Metrics: r.metrics, Log: slog.New(slog.DiscardHandler), Guard: &auth.Guard{}, Secret: "s", Initial: "union"}
+	a := &api.API{Ledger: r.ledger, Metrics: r.metrics, Log: slog.New(slog.DiscardHandler), Guard: &auth.Guard{}, Secret: auth.NewSecret("s"), Initial: "union"}
 	h := a.Server().Handler
 	var took []time.Duration
 	for i := 0; b.Loop(); i++ {

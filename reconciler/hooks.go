@@ -36,9 +36,9 @@ type Hooks struct {
 	Studio   *labelstudio.Client
 	Metrics  *metrics.Metrics
 	Log      *slog.Logger
-	URL      string  // RECONCILER_PUBLIC_URL
-	Secret   string  // RECONCILER_WEBHOOK_SECRET, empty for none
-	Projects []int64 // LABEL_STUDIO_PROJECTS, empty for all
+	URL      string        // RECONCILER_PUBLIC_URL
+	Secret   func() string // RECONCILER_WEBHOOK_SECRET of the day, empty for none
+	Projects []int64       // LABEL_STUDIO_PROJECTS, empty for all
 
 	failures logs.Failures
 	warnings atomic.Pointer[[]string]
@@ -170,7 +170,7 @@ func (h *Hooks) mend(ctx context.Context, project int64, ours []labelstudio.Webh
 }
 
 func (h *Hooks) isOurs(w labelstudio.Webhook, known ledger.Webhook) bool {
-	return w.URL == h.URL+HookPath || w.ID == known.ID && h.Secret != "" && w.Headers["Authorization"] == "Bearer "+h.Secret
+	return w.URL == h.URL+HookPath || w.ID == known.ID && h.Secret() != "" && w.Headers["Authorization"] == "Bearer "+h.Secret()
 }
 
 func (h *Hooks) wanted(project int64) labelstudio.Webhook {
@@ -182,8 +182,8 @@ func (h *Hooks) wanted(project int64) labelstudio.Webhook {
 func (h *Hooks) headers(there map[string]string) map[string]string {
 	all := map[string]string{}
 	maps.Copy(all, there)
-	if h.Secret != "" {
-		all["Authorization"] = "Bearer " + h.Secret
+	if secret := h.Secret(); secret != "" {
+		all["Authorization"] = "Bearer " + secret
 	}
 	return all
 }

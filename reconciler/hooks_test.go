@@ -38,7 +38,7 @@ func (l *logged) times(part string) int {
 }
 
 func (r *rig) hooks(log *logged) *reconciler.Hooks {
-	return &reconciler.Hooks{Ledger: r.ledger, Studio: r.client, Metrics: r.metrics, Log: slog.New(slog.NewTextHandler(log, nil)), URL: hookURL, Secret: "our-secret"}
+	return &reconciler.Hooks{Ledger: r.ledger, Studio: r.client, Metrics: r.metrics, Log: slog.New(slog.NewTextHandler(log, nil)), URL: hookURL, Secret: func() string { return "our-secret" }}
 }
 
 func (r *rig) care(h *reconciler.Hooks) {

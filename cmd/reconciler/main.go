@@ -49,12 +49,14 @@ func execute(ctx context.Context, cmds *commands, args []string) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(os.Stderr, loaded.config.LogFormat, loaded.config.LogLevel)
+	level := new(slog.LevelVar)
+	level.Set(loaded.config.LogLevel)
+	log := newLogger(os.Stderr, loaded.config.LogFormat, level)
 	for _, w := range loaded.warnings {
 		log.WarnContext(ctx, w)
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
-	return kctx.Run(&loaded.config, log)
+	return kctx.Run(&loaded.config, log, &reread{load: loaded.again, level: level})
 }
 
 // parse reads args with kong and everything else with [load]. All problems of both come in one error.
@@ -75,7 +77,9 @@ func parse(cmds *commands, args, environ []string) (*kong.Context, loaded, error
 	} else {
 		command, _, _ = strings.Cut(kctx.Command(), " ") // of `held settle KEY` that is held
 	}
-	l, more := load(command, flags.given(), environ)
+	given := flags.given()
+	l, more := load(command, given, environ)
+	l.again = func() (loaded, []string) { return load(command, given, environ) }
 	if problems = append(problems, more...); len(problems) > 0 {
 		return nil, loaded{}, settingsError(problems)
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
@@ -34,11 +35,12 @@ type RunCmd struct {
 }
 
 // Run keeps both sides equal until ctx ends.
-func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger) error {
+func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger, again *reread) error {
 	d, err := newDaemon(ctx, cfg, log, c)
 	if err != nil {
 		return err
 	}
+	d.reread = again
 	return d.run(ctx)
 }
 
@@ -72,6 +74,10 @@ type daemon struct {
 	guard    *auth.Guard
 	curation *curation.App
 	failures logs.Failures
+
+	secret    *auth.Secret // of the webhook
+	passwords passwords
+	reread    *reread // nil: the settings stay as they are
 
 	seen              readiness
 	answeredAt, ledAt atomic.Int64
@@ -108,6 +114,7 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d
 			return nil, fmt.Errorf("RECONCILER_TOKENS_FILE: %w", err)
 		}
 	}
+	d.secret = auth.NewSecret(string(cfg.WebhookSecret))
 	d.metrics = metrics.New(d.registry)
 	d.metrics.TokensOK.Set(1)
 	b := readBuild()
@@ -116,13 +123,13 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d
 	if err := d.examine(ctx); err != nil {
 		return nil, err
 	}
-	if d.ledger, err = openLedger(ctx, cfg); err != nil {
+	if d.ledger, err = openLedger(ctx, cfg, d.passwords.pool); err != nil {
 		return nil, err
 	}
 	if err := d.ledger.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	if d.examples, err = icl.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema)); err != nil {
+	if d.examples, err = icl.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema), d.passwords.pool); err != nil {
 		return nil, err
 	}
 	if d.studioDatabase, err = openStudioDatabase(ctx, cfg); err != nil {
@@ -144,8 +151,8 @@ func (d *daemon) openCuration(ctx context.Context) (err error) {
 	return err
 }
 
-func openLedger(ctx context.Context, cfg *Config) (*ledger.Ledger, error) {
-	l, err := ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema))
+func openLedger(ctx context.Context, cfg *Config, configure ...func(*pgxpool.Config)) (*ledger.Ledger, error) {
+	l, err := ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema), configure...)
 	if err != nil {
 		return nil, hinted{withoutDSN(err), fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
 	}
@@ -216,6 +223,7 @@ func (d *daemon) assemble() (err error) {
 	d.stream, err = cdc.New(cdc.Config{
 		URL: string(cfg.AristotleReplicationURL), Slot: string(cfg.Slot), Publication: string(cfg.Publication),
 		Tables: []string{reconciler.TableConquest}, Handle: d.intake.Stream, OnSlotCreated: func(ctx context.Context) error { return d.passes.NewSlot(ctx) }, Log: d.log,
+		Password: d.passwords.stream(cfg),
 	})
 	if err != nil {
 		return err
@@ -234,7 +242,7 @@ func (d *daemon) assemble() (err error) {
 	})
 	if cfg.PublicURL != "" {
 		d.hooks = &reconciler.Hooks{Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log,
-			URL: string(cfg.PublicURL), Secret: string(cfg.WebhookSecret), Projects: cfg.LabelStudioProjects}
+			URL: string(cfg.PublicURL), Secret: d.secret.Text, Projects: cfg.LabelStudioProjects}
 	}
 	var evaluator *string
 	if cfg.UnknownEvaluator != "" {
@@ -252,7 +260,7 @@ func (d *daemon) assemble() (err error) {
 func (d *daemon) run(ctx context.Context) error {
 	defer d.close()
 	g, ctx := errgroup.WithContext(ctx)
-	a := &api.API{Ledger: d.ledger, Metrics: d.metrics, Log: d.log, Guard: d.guard, Secret: string(d.cfg.WebhookSecret),
+	a := &api.API{Ledger: d.ledger, Metrics: d.metrics, Log: d.log, Guard: d.guard, Secret: d.secret,
 		Initial: string(d.cfg.Initial), Projects: d.cfg.LabelStudioProjects, Examples: d.index.Examples}
 	g.Go(func() error { return serve(ctx, d.metricsListener, d.observer()) })
 	g.Go(func() error { return serve(ctx, d.apiListener, a.Server()) })
@@ -263,6 +271,7 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return d.index.Run(ctx) })
 	g.Go(func() error { return d.lead(ctx) })
+	g.Go(func() error { return d.reading(ctx) })
 	g.Go(func() error {
 		newNotifier().run(ctx, d.log, d.alive)
 		return nil

@@ -74,6 +74,7 @@ type source struct {
 type loaded struct {
 	config   Config
 	warnings []string
+	again    func() (loaded, []string) // reads everything once more; set by [parse]
 }
 
 // load gathers the settings of a command from flags (by variable name), environment and YAML file, and tells every problem,

@@ -84,15 +84,15 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, ou
 // admit says who may deliver: whoever knows the secret. Without one, or without tokens
 // and with another one, only this machine is answered at all.
 func (a *API) admit(r *http.Request) error {
-	if a.Secret != "" && auth.Same(a.Secret, auth.Bearer(r)) {
+	if a.Secret.Is(auth.Bearer(r)) {
 		return nil
 	}
-	if a.Secret == "" || a.Guard.Tokens == nil {
+	if a.Secret == nil || a.Guard.Tokens == nil {
 		if err := auth.OnlyLocal(r); err != nil {
 			return err
 		}
 	}
-	if a.Secret == "" {
+	if a.Secret == nil {
 		return nil
 	}
 	return web.Refuse(http.StatusUnauthorized, "Send the webhook secret as Authorization: Bearer.")

@@ -30,8 +30,9 @@ type Source struct {
 
 // Open connects as the ordinary role when first asked: it returns an error only where
 // the URL cannot be read. The connections are its own, since these statements read many
-// rows and are to be planned for what they find, unlike the ledger's.
-func Open(ctx context.Context, url, schema string) (*Source, error) {
+// rows and are to be planned for what they find, unlike the ledger's. configure
+// may add to how they are made.
+func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Config)) (*Source, error) {
 	conf, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
@@ -49,6 +50,9 @@ func Open(ctx context.Context, url, schema string) (*Source, error) {
 	}
 	if conf.ConnConfig.RuntimeParams["application_name"] == "" {
 		conf.ConnConfig.RuntimeParams["application_name"] = "reconciler examples"
+	}
+	for _, c := range configure {
+		c(conf)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, conf)
 	if err != nil {

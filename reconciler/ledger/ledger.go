@@ -46,8 +46,9 @@ type Ledger struct {
 }
 
 // Open connects to Aristotle's database as the ordinary role and checks that it
-// answers. schema is the name of our schema, which `reconciler setup` makes.
-func Open(ctx context.Context, url, schema string) (*Ledger, error) {
+// answers. schema is the name of our schema, which `reconciler setup` makes. configure
+// may add to how connections are made.
+func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Config)) (*Ledger, error) {
 	conf, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
@@ -74,6 +75,9 @@ func Open(ctx context.Context, url, schema string) (*Ledger, error) {
 	}
 	if conf.ConnConfig.RuntimeParams["application_name"] == "" {
 		conf.ConnConfig.RuntimeParams["application_name"] = "reconciler"
+	}
+	for _, c := range configure {
+		c(conf)
 	}
 	pool, err := pgxpool.NewWithConfig(ctx, conf)
 	if err != nil {

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+)
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withoutEnv takes settings out of an environment.
+func withoutEnv(env []string, names ...string) (rest []string) {
+	for _, pair := range env {
+		name, _, _ := strings.Cut(pair, "=")
+		if !strings.Contains(strings.Join(names, " ")+" ", name+" ") {
+			rest = append(rest, pair)
+		}
+	}
+	return rest
+}
+
+// Every secret is replaced under a running daemon, which goes on by itself; SIGHUP changes the log's level; a slip in the file changes nothing.
+func TestSecretsAreReread(t *testing.T) {
+	t.Parallel()
+	ls, side := standIn(t)
+	user := ls.AddUser("daemon@example.com")
+	s := newStreet(t, sandbox.Schema{}, side)
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	write(t, file("key"), ls.UserToken(user))
+	write(t, file("hook"), "first-hook-secret\n")
+	write(t, file("db"), string(s.cfg.AristotleDatabaseURL))
+	write(t, file("stream"), string(s.cfg.AristotleReplicationURL))
+	write(t, file("r.yaml"), "log_level: error\n")
+	s.env = append(withoutEnv(s.env, "LABEL_STUDIO_API_KEY", "RECONCILER_WEBHOOK_SECRET", "ARISTOTLE_DATABASE_URL", "ARISTOTLE_REPLICATION_URL", "RECONCILER_LOG_LEVEL"),
+		"LABEL_STUDIO_API_KEY_FILE="+file("key"), "RECONCILER_WEBHOOK_SECRET_FILE="+file("hook"), "ARISTOTLE_DATABASE_URL_FILE="+file("db"),
+		"ARISTOTLE_REPLICATION_URL_FILE="+file("stream"), "RECONCILER_CONFIG="+file("r.yaml"))
+	tasks := []int64{s.pair("key", "DEFEAT"), s.pair("password", "DEFEAT")}
+	write(t, file("r.yaml"), "log_level: info\n")
+	p := s.start()
+	s.wantContact(tasks...)
+
+	another := ls.AddUser("daemon-too@example.com")
+	ls.RevokeToken(user)
+	write(t, file("key"), ls.UserToken(another))
+	s.setResult("VICTORY", "key")
+	s.wantStar(tasks[0], true)
+	s.wantLog(p, "setting=LABEL_STUDIO_API_KEY")
+
+	// A password changes on both sides, and every connection is lost.
+	admin := connect(t, s.cfg.AristotleAdminURL)
+	const next = "another-passw0rd"
+	for name, dsn := range map[string]DSN{"db": s.cfg.AristotleDatabaseURL, "stream": s.cfg.AristotleReplicationURL} {
+		u, err := url.Parse(string(dsn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		u.User = url.UserPassword(u.User.Username(), next)
+		execAll(t, admin, `ALTER ROLE `+ident(roleOf(t, dsn))+` PASSWORD '`+next+`'`)
+		write(t, file(name), u.String())
+	}
+	s.wantLog(p, "setting=ARISTOTLE_DATABASE_URL")
+	s.wantLog(p, "setting=ARISTOTLE_REPLICATION_URL")
+	for _, dsn := range []DSN{s.cfg.AristotleDatabaseURL, s.cfg.AristotleReplicationURL} {
+		execAll(t, admin, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = `+literal(roleOf(t, dsn)))
+	}
+	s.setResult("VICTORY", "password")
+	s.wantStar(tasks[1], true)
+
+	write(t, file("hook"), "second-hook-secret\n")
+	s.wantLog(p, "setting=RECONCILER_WEBHOOK_SECRET")
+	for secret, want := range map[string]int{"second-hook-secret": 200, "first-hook-secret": 200, "third": 401} {
+		if status, _ := s.deliver(p, delivery{secret: secret, body: strings.NewReader(`{"action": "PROJECT_UPDATED"}`)}); status != want {
+			t.Errorf("a delivery with %q: %d, want %d", secret, status, want)
+		}
+	}
+
+	write(t, file("r.yaml"), "log_level: debug\naudit_retention: 30d\n")
+	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	s.wantLog(p, "log_level=DEBUG need_restart=RECONCILER_AUDIT_RETENTION")
+	write(t, file("key"), "two words")
+	s.wantLog(p, "going on with those before")
+	if said := p.out.String(); strings.Contains(said, next) || strings.Contains(said, "hook-secret") {
+		t.Errorf("it tells a secret:\n%s", said)
+	}
+	if status := p.stop(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+}
+
+// SIGTERM in the middle of a PATCH ends the daemon within seconds, after what is under way; a second signal ends it at once. Nothing is
+// lost either way.
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	ls, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	s.env = append(s.env, shortDeadline)
+	task := s.pair("row", "PENDING")
+	p := s.start()
+	s.wantContact(task)
+	patching := make(chan struct{}, 10)
+	ls.Faults(func(r *http.Request) studio.Fault {
+		if r.Method != http.MethodPatch {
+			return studio.Fault{}
+		}
+		patching <- struct{}{}
+		return studio.Fault{Kind: studio.FaultHang}
+	})
+	s.setResult("VICTORY", "row")
+	<-patching
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually(func() string { // it has heard, and closes its doors
+		conn, err := net.Dial("tcp", p.listen)
+		if err != nil {
+			return ""
+		}
+		conn.Close()
+		return "it still listens"
+	})
+	if p.ended() {
+		t.Error("the daemon did not wait for its PATCH")
+	}
+	begin := time.Now()
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.gone:
+	case <-time.After(patience):
+		t.Fatal("a second signal does not end it")
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("a second signal ended it after %v", took)
+	}
+	ls.Faults(nil)
+	p = s.start()
+	s.wantStar(task, true)
+	s.wantEqual()
+	begin = time.Now()
+	if status := p.stop(); status != 0 || time.Since(begin) > 10*time.Second {
+		t.Errorf("status %d after %v", status, time.Since(begin))
+	}
+}
+
+// Two versions of the program run during an upgrade: tables that are newer than this version's are taken as they are.
+func TestNewerTablesAreTaken(t *testing.T) {
+	t.Parallel()
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	task := s.pair("row", "VICTORY")
+	old := s.start()
+	s.wantStar(task, true)
+	s.exec(`INSERT INTO reconciler.goose_db_version (version_id, is_applied) VALUES (99999, true)`)
+	s.exec(`ALTER TABLE reconciler.queue ADD COLUMN of_the_future text`)
+	new := s.start()
+	old.kill()
+	s.wantLog(new, "msg=leading")
+	s.setResult("DEFEAT", "row")
+	s.wantStar(task, false)
+	s.wantEqual()
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// rereadEvery is how often the secrets' files are looked at. They are replaced by hand or by an orchestrator, once in weeks.
+const rereadEvery = 5 * time.Second
+
+// reread reads the settings anew while the program runs: flags and environment are what they were, files may have changed.
+type reread struct {
+	load  func() (loaded, []string)
+	level *slog.LevelVar // of the log
+}
+
+// again returns the settings as they are now.
+func (r *reread) again() (*Config, error) {
+	l, problems := r.load()
+	if len(problems) > 0 {
+		return nil, settingsError(problems)
+	}
+	return &l.config, nil
+}
+
+// passwords of the two roles, as of the last look. Connections that are open stay; new ones use what is there then.
+type passwords struct{ ordinary, replication atomic.Pointer[string] }
+
+// pool makes the new connections of a pool use the password of the day.
+func (p *passwords) pool(conf *pgxpool.Config) {
+	conf.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		if text := p.ordinary.Load(); text != nil {
+			c.Password = *text
+		}
+		return nil
+	}
+}
+
+// stream returns what gives the stream its password of the day.
+func (p *passwords) stream(cfg *Config) func() string {
+	parts, err := cfg.AristotleReplicationURL.parts()
+	if err != nil {
+		return nil // it was read before
+	}
+	return func() string {
+		if text := p.replication.Load(); text != nil {
+			return *text
+		}
+		return parts.Password
+	}
+}
+
+// reading looks at the secrets' files every few seconds, and at SIGHUP at the log's level as well, until ctx ends. A file that cannot be
+// read, or holds what cannot be right, changes nothing and is told.
+func (d *daemon) reading(ctx context.Context) error {
+	if d.reread == nil {
+		return nil
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	tick := time.NewTicker(rereadEvery)
+	defer tick.Stop()
+	const what = "read the settings again: going on with those before"
+	for {
+		asked := false
+		select {
+		case <-tick.C:
+		case <-hangup:
+			asked = true
+		case <-ctx.Done():
+			return nil
+		}
+		now, err := d.reread.again()
+		if err == nil {
+			err = d.follow(ctx, now, asked)
+		}
+		if err != nil {
+			d.failures.Log(ctx, d.log, slog.LevelError, what, "", err)
+			continue
+		}
+		d.failures.Over(ctx, d.log, what, "")
+	}
+}
+
+// follow takes over what may change while the daemon runs, and where a person asked says what may not.
+func (d *daemon) follow(ctx context.Context, now *Config, asked bool) error {
+	if err := errors.Join(d.followStudio(ctx, now), d.followPasswords(ctx, now)); err != nil {
+		return err
+	}
+	if now.WebhookSecret != d.cfg.WebhookSecret && now.WebhookSecret != "" && d.secret != nil {
+		d.secret.Set(string(now.WebhookSecret))
+		d.cfg.WebhookSecret = now.WebhookSecret
+		d.told(ctx, "RECONCILER_WEBHOOK_SECRET")
+	}
+	if !asked {
+		return nil
+	}
+	d.reread.level.Set(now.LogLevel)
+	d.cfg.LogLevel = now.LogLevel
+	d.log.InfoContext(ctx, "settings were read again", "log_level", now.LogLevel, "need_restart", strings.Join(differing(d.cfg, now), " "))
+	return nil
+}
+
+func (d *daemon) told(ctx context.Context, setting string) {
+	d.log.InfoContext(ctx, "a secret was replaced", "setting", setting)
+}
+
+func (d *daemon) followStudio(ctx context.Context, now *Config) error {
+	if now.LabelStudioAPIKey == d.cfg.LabelStudioAPIKey {
+		return nil
+	}
+	if err := d.studio.SetToken(string(now.LabelStudioAPIKey)); err != nil {
+		return fmt.Errorf("LABEL_STUDIO_API_KEY: %w", err)
+	}
+	d.cfg.LabelStudioAPIKey = now.LabelStudioAPIKey
+	d.told(ctx, "LABEL_STUDIO_API_KEY")
+	return nil
+}
+
+// followPasswords takes over passwords alone: another host or role is another installation.
+func (d *daemon) followPasswords(ctx context.Context, now *Config) error {
+	for _, s := range []struct {
+		name  string
+		was   *DSN
+		is    DSN
+		store *atomic.Pointer[string]
+	}{
+		{"ARISTOTLE_DATABASE_URL", &d.cfg.AristotleDatabaseURL, now.AristotleDatabaseURL, &d.passwords.ordinary},
+		{"ARISTOTLE_REPLICATION_URL", &d.cfg.AristotleReplicationURL, now.AristotleReplicationURL, &d.passwords.replication},
+	} {
+		if *s.was == s.is || s.was.String() != s.is.String() {
+			continue
+		}
+		parts, err := s.is.parts()
+		if err != nil {
+			return fmt.Errorf("%s cannot be read", s.name)
+		}
+		s.store.Store(&parts.Password)
+		*s.was = s.is
+		d.told(ctx, s.name)
+	}
+	return nil
+}
+
+// differing names the settings that were changed and count after a restart.
+func differing(was, is *Config) (names []string) {
+	old := settings(was)
+	for i, s := range settings(is) {
+		if fmt.Sprint(s.value.Interface()) != fmt.Sprint(old[i].value.Interface()) {
+			names = append(names, s.env)
+		}
+	}
+	return names
+}
