@@ -53,6 +53,10 @@ func TestRealStreet(t *testing.T) {
 		t.Parallel()
 		allFlows(newStreet(t, sandbox.Schema{Enums: true}, side), "victory", "star")
 	})
+	t.Run("hooks", func(t *testing.T) {
+		t.Parallel()
+		realHooks(newStreet(t, sandbox.Schema{}, side))
+	})
 }
 
 func allFlows(s *street, names ...string) {

@@ -153,6 +153,10 @@ func (at target) webhookSettings(t *testing.T) {
 	if err != nil || len(all) != 2 {
 		t.Fatalf("%+v, %v", all, err)
 	}
+	everywhere, err := c.Webhooks(ctx, 0) // others share the server
+	if err != nil || !slices.ContainsFunc(everywhere, func(w labelstudio.Webhook) bool { return w.ID == made.ID && w.Project == p }) {
+		t.Errorf("of all projects: %+v, %v", everywhere, err)
+	}
 	for _, got := range all {
 		slices.Sort(got.Actions)
 		if got.URL != w.URL || got.Project != p || !got.IsActive || got.SendForAllActions || !got.SendPayload || got.Headers["Authorization"] != "Bearer s" || !slices.Equal(got.Actions, slices.Sorted(slices.Values(wanted))) {
