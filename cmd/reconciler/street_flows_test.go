@@ -21,6 +21,9 @@ var flows = map[string]func(s *street, key string){
 	"import":        importFlow,
 	"import_later":  importLaterFlow,
 	"import_before": importBeforeFlow,
+	"held":          heldFlow,
+	"import_again":  importAgainFlow,
+	"renamed":       renamedFlow,
 }
 
 // TestStreet goes both ways and both ways back, with the stand-in.

@@ -86,12 +86,12 @@ func (s *street) wantEqual() {
 	s.Helper()
 	s.wantLooked()
 	s.zero(`SELECT count(*), min(concat_ws(' ', 'drift of', h.key, c.result, 'd', h.d, 'n', h.n, 's', e.s, 'intent', e.intent_attempt))
-		FROM reconciler.hub h JOIN "Conquest" c ON c.id = h.key LEFT JOIN reconciler.edge e ON e.key = h.key
-		WHERE h.d <> (c.result::text = 'VICTORY') OR e.s IS DISTINCT FROM h.d OR e.intent_attempt IS NOT NULL
+		FROM reconciler.hub h JOIN "Conquest" c ON c.id = h.key LEFT JOIN reconciler.edge e ON e.key = h.key AND e.missing_since IS NULL
+		WHERE h.d <> (c.result::text = 'VICTORY') OR e.task_id IS NOT NULL AND e.s IS DISTINCT FROM h.d OR e.intent_attempt IS NOT NULL
 		   OR h.d <> EXISTS (SELECT FROM ml_analysis_rating WHERE conquest_analysis_id = c.id AND is_gold_star AND use_as_sample_response AND rating = 5)`)
 	s.zero(`SELECT count(*), min('the audit does not tell how ' || h.key || ' became ' || h.d || '@' || h.n) FROM reconciler.hub h
 		WHERE h.n > 0 AND NOT EXISTS (SELECT FROM reconciler.audit a WHERE a.key = h.key AND a.n = h.n AND a.d = h.d)`)
-	rows, err := s.db.Query(s.Context(), `SELECT e.task_id, e.s FROM reconciler.edge e JOIN reconciler.hub h USING (key)`)
+	rows, err := s.db.Query(s.Context(), `SELECT e.task_id, e.s FROM reconciler.edge e JOIN reconciler.hub h USING (key) WHERE e.missing_since IS NULL`)
 	if err != nil {
 		s.Fatal(err)
 	}
