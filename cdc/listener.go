@@ -71,6 +71,11 @@ type Config struct {
 	BatchKeys  int // changes in a batch, default 4096; there are two at a time
 	BatchBytes int // of keys in a batch, default 1 MiB
 
+	// MaxRetained is how many bytes of WAL the server may keep for the slot. With more the slot is given up on purpose, as if it were lost:
+	// that costs a comparison, where a full disk costs the application. It must be well above what a busy server writes between two
+	// checkpoints, by which a slot that is up to date lags too. 0: no limit.
+	MaxRetained int64
+
 	// CheckEvery is how often the publication is looked at while streaming, on a connection of its own; default 15 s. A missing
 	// publication makes PostgreSQL 18, and a table that was taken out makes every version, leave changes out without an error.
 	CheckEvery time.Duration
@@ -153,7 +158,7 @@ func New(cfg Config) (*Listener, error) {
 		return nil, fmt.Errorf("publication name %q: use 1 to 63 bytes", cfg.Publication)
 	case cfg.Handle == nil:
 		return nil, errors.New("listener without Handle")
-	case cfg.BatchKeys < 0 || cfg.BatchBytes < 0 || cfg.CheckEvery < 0:
+	case cfg.BatchKeys < 0 || cfg.BatchBytes < 0 || cfg.CheckEvery < 0 || cfg.MaxRetained < 0:
 		return nil, errors.New("listener with a limit below zero")
 	}
 	if cfg.OnSlotCreated == nil {

@@ -103,9 +103,9 @@ func quotePublication(name string) string {
 
 var errPublicationChanged = &Error{Op: "watch the publication", Class: ClassSlotGone, Err: errors.New("it was changed")}
 
-// watchPublication returns when the publication is no longer what print says, or ctx ends. That it could not look is no finding:
-// the stream itself is the judge of the server's health.
-func (l *Listener) watchPublication(ctx context.Context, print string) error {
+// watch returns when the publication is no longer what print says, when the slot keeps too much WAL, or when ctx ends. That it could not look is
+// no finding: the stream itself is the judge of the server's health.
+func (l *Listener) watch(ctx context.Context, print string) error {
 	ticker := time.NewTicker(l.cfg.CheckEvery)
 	defer ticker.Stop()
 	for {
@@ -114,23 +114,29 @@ func (l *Listener) watchPublication(ctx context.Context, print string) error {
 			return nil
 		case <-ticker.C:
 		}
-		now, err := l.lookAtPublication(ctx)
+		now, retained, err := l.lookAround(ctx)
 		switch {
 		case err != nil:
 			l.cfg.Log.DebugContext(ctx, "publication not looked at", logError, err)
 		case now != print:
 			return errPublicationChanged
+		case l.cfg.MaxRetained > 0 && retained > l.cfg.MaxRetained:
+			return errRetained
 		}
 	}
 }
 
-func (l *Listener) lookAtPublication(ctx context.Context) (string, error) {
+func (l *Listener) lookAround(ctx context.Context) (print string, retained int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := l.connect(ctx, false)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer hangUp(ctx, conn)
-	return publicationPrint(ctx, conn, l.cfg.Publication)
+	if print, err = publicationPrint(ctx, conn, l.cfg.Publication); err != nil {
+		return "", 0, err
+	}
+	retained, err = l.retained(ctx, conn)
+	return print, retained, err
 }

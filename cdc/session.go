@@ -68,7 +68,7 @@ func (l *Listener) session(ctx context.Context) error {
 		_ = s.conn.Conn().SetReadDeadline(time.Unix(1, 0))
 	})
 	others.Go(func() { cancel(s.deliver(handling, running.Done())) })
-	others.Go(func() { cancel(l.watchPublication(running, l.known.print)) })
+	others.Go(func() { cancel(l.watch(running, l.known.print)) })
 
 	err = s.stream(running)
 	cancel(err)

@@ -39,7 +39,11 @@ func (l *Listener) prepare(ctx context.Context, conn *pgx.Conn) (now history, er
 	if err := checkServer(ctx, conn); err != nil {
 		return now, err
 	}
-	// Before the check: what changes from here on is found by watchPublication.
+	// First of all: also where the publication is missing, and a person is waited for, the disk must not fill.
+	if err := l.giveUp(ctx, conn); err != nil {
+		return now, err
+	}
+	// Before the check: what changes from here on is found by watch.
 	if now.print, err = publicationPrint(ctx, conn, l.cfg.Publication); err != nil {
 		return now, err
 	}
@@ -122,6 +126,8 @@ func findSlot(ctx context.Context, conn *pgx.Conn, name string) (*slotState, err
 // unusable says why the slot cannot be read on from where it stands; empty: it can.
 func (l *Listener) unusable(ctx context.Context, conn *pgx.Conn, slot *slotState, now history) (string, error) {
 	switch last := l.known; {
+	case slot == nil && last.broken != "":
+		return last.broken, nil
 	case slot == nil:
 		return "there is none", nil
 	case slot.lost:
@@ -140,6 +146,35 @@ func (l *Listener) unusable(ctx context.Context, conn *pgx.Conn, slot *slotState
 		return "the publication is younger than the slot's place", err
 	}
 	return "", err
+}
+
+// errRetained ends a connection whose slot keeps too much WAL.
+var errRetained = &Error{Op: "watch the slot", Class: ClassSlotGone, Err: errors.New("it keeps more WAL than it may")}
+
+// retained is how many bytes of WAL the server keeps for the slot, 0 where there is none, or none of ours.
+func (l *Listener) retained(ctx context.Context, conn *pgx.Conn) (n int64, err error) {
+	err = conn.QueryRow(ctx, `SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::bigint FROM pg_replication_slots
+		WHERE slot_name = $1 AND database = current_database() AND plugin = 'pgoutput'`, l.cfg.Slot).Scan(&n)
+	if err != nil {
+		return 0, wrap("look at what the slot keeps", err)
+	}
+	return n, nil
+}
+
+// giveUp drops a slot that keeps too much WAL. What it would have told is unknown from then on, as with a slot that is lost.
+func (l *Listener) giveUp(ctx context.Context, conn *pgx.Conn) error {
+	if l.cfg.MaxRetained == 0 {
+		return nil
+	}
+	n, err := l.retained(ctx, conn)
+	if err != nil || n <= l.cfg.MaxRetained {
+		return err
+	}
+	if _, err := conn.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, l.cfg.Slot); err != nil {
+		return wrap("give up the slot", err)
+	}
+	l.known.broken = fmt.Sprintf("it was given up: it kept %d MiB of WAL, more than the limit of %d MiB", n>>20, l.cfg.MaxRetained>>20)
+	return nil
 }
 
 // makeSlot replaces the slot. The new one begins as a temporary one under another name, which fixes the place; then the caller

@@ -21,6 +21,7 @@ type glimpse struct {
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 	At        time.Time `json:"at"`               // before it was asked for, on our clock
+	Was       string    `json:"was,omitempty"`    // the conquest that we know it by, where that is another
 	Absent    bool      `json:"absent,omitempty"` // the listing of its project did not show it
 	// Distrusted: it is absent, and so is the rest of what we knew of its project.
 	Distrusted bool `json:"distrusted,omitempty"`

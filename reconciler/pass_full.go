@@ -143,6 +143,9 @@ func (p *Passes) readProject(ctx context.Context, pass ledger.Pass, project int6
 		after = pass.Task
 	}
 	s := p.survey()
+	if err := s.same(ctx, p.Studio, p.Database, project); err != nil {
+		return err
+	}
 	if after < lastTask {
 		err := s.project(ctx, project, after, func(g page) error {
 			*tasks += int64(len(g.tasks))
@@ -184,16 +187,8 @@ func (p *Passes) scope(ctx context.Context, pass ledger.Pass) ([]int64, error) {
 }
 
 func (p *Passes) survey() *survey {
-	s := &survey{ledger: p.Ledger, tasks: p.Studio, groundTruth: p.GroundTruth, page: p.Page, pause: p.Pause}
-	if p.Database != nil {
-		s.tasks, s.page, s.pause = p.Database, databasePage, 0
-	}
-	return s
+	return newSurvey(p.Ledger, p.Studio, p.Database, p.GroundTruth, p.Page, p.Pause)
 }
-
-// databasePage is larger than a page of the API, of which Label Studio's database
-// needs a hundredth of the time.
-const databasePage = 5000
 
 // keep commits a page, then lets what is due come in between.
 func (p *Passes) keep(ctx context.Context, pass ledger.Pass, project int64, g page) error {

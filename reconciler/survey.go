@@ -112,6 +112,9 @@ func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p
 		}
 		if len(edges) > 0 && edges[0].Task == t.ID {
 			if g.unlike(edges[0]) {
+				if edges[0].Key != g.Key {
+					g.Was = edges[0].Key
+				}
 				p.glimpses[t.ID] = &g
 			}
 			edges = edges[1:]
@@ -152,4 +155,35 @@ func (s *survey) distrusts(ctx context.Context, project int64, absent func(tasks
 		return false, err
 	}
 	return absent(first, last)
+}
+
+// databasePage is larger than a page of the API, of which Label Studio's database
+// needs a hundredth of the time.
+const databasePage = 5000
+
+// newSurvey reads through Label Studio's database where there is one, else through its
+// API, so many tasks a listing.
+func newSurvey(l *ledger.Ledger, api *labelstudio.Client, db *labelstudio.Database, groundTruth bool, size int, pause time.Duration) *survey {
+	if db != nil {
+		return &survey{ledger: l, tasks: db, groundTruth: groundTruth, page: databasePage}
+	}
+	return &survey{ledger: l, tasks: api, groundTruth: groundTruth, page: size, pause: pause}
+}
+
+var errOtherDatabase = errors.New("LABEL_STUDIO_DATABASE_URL is not the database of the Label Studio at LABEL_STUDIO_URL: its tasks are others")
+
+// same makes sure that the API and the database tell of the same tasks, by the first one.
+func (s *survey) same(ctx context.Context, api *labelstudio.Client, db *labelstudio.Database, project int64) error {
+	if db == nil {
+		return nil
+	}
+	first, _, err := api.TasksAfter(ctx, project, 0, 1)
+	if err != nil || len(first) == 0 {
+		return err
+	}
+	same, err := db.Same(ctx, first[0])
+	if err == nil && !same {
+		err = errOtherDatabase
+	}
+	return err
 }

@@ -47,13 +47,14 @@ type Config struct {
 	GroundTruth      bool          `env:"RECONCILER_GROUND_TRUTH" default:"false" group:"Passes" help:"Whether ground_truth of an annotation counts as a star. Imported annotations carry it unasked."`
 	DiffPage         Count         `env:"RECONCILER_DIFF_PAGE" default:"1000" group:"Passes" help:"Tasks in one listing of a pass that reads everything. Fewer let people's requests come in between sooner, and make the pass longer."`
 	DiffPause        time.Duration `env:"RECONCILER_DIFF_PAUSE" default:"50ms" group:"Passes" help:"What such a pass waits between two listings, so that people go on working."`
-	DryRun           bool          `env:"RECONCILER_DRY_RUN" default:"false" group:"Passes" help:"Look and report only: nothing is written but log and metrics. Refused by this version, which would write."`
+	DryRun           bool          `env:"RECONCILER_DRY_RUN" default:"false" group:"Passes" help:"Look and report only: nothing is written but log and metrics. No turn, no slot, no webhook, no listener but the metrics'. Needs no setup."`
 	BrakeCount       Count         `env:"RECONCILER_BRAKE_COUNT" default:"20" group:"Passes" help:"A pass that would change more keys than this, and than the share, within an hour stops before its first write."`
 	BrakeShare       Share         `env:"RECONCILER_BRAKE_SHARE" default:"0.1" group:"Passes" help:"The same as a share of the linked keys, 0 to 1."`
 
-	Slot        Name `env:"RECONCILER_SLOT" default:"reconciler" group:"Names" help:"Our replication slot. Names are cluster-wide: two installations on one server need two."`
-	Publication Name `env:"RECONCILER_PUBLICATION" default:"reconciler" group:"Names" help:"Our publication."`
-	Schema      Name `env:"RECONCILER_SCHEMA" default:"reconciler" group:"Names" help:"The schema for our own tables; the application's migrations must not know it."`
+	Slot         Name  `env:"RECONCILER_SLOT" default:"reconciler" group:"Names" help:"Our replication slot. Names are cluster-wide: two installations on one server need two."`
+	SlotWALLimit Bytes `env:"RECONCILER_SLOT_WAL_LIMIT" default:"10GiB" group:"Names" help:"WAL that the server may keep for the slot. Beyond it the daemon gives the slot up rather than fill Aristotle's disk, and compares everything; 0: no limit. It cannot do so while it is down: set max_slot_wal_keep_size for that."`
+	Publication  Name  `env:"RECONCILER_PUBLICATION" default:"reconciler" group:"Names" help:"Our publication."`
+	Schema       Name  `env:"RECONCILER_SCHEMA" default:"reconciler" group:"Names" help:"The schema for our own tables; the application's migrations must not know it."`
 
 	UnknownEvaluator string   `env:"RECONCILER_UNKNOWN_EVALUATOR" shown:"none: NULL" group:"People" help:"evaluatedBy where nobody can tell who set a star."`
 	TrustedProxies   Networks `env:"RECONCILER_TRUSTED_PROXIES" shown:"none" group:"People" help:"Networks, comma-separated, whose X-Forwarded-User says who it is on the curation page. Everybody in them can claim to be anybody."`
@@ -67,7 +68,7 @@ type Config struct {
 // needs names the settings without which a command can do nothing.
 func needs(command string) []string {
 	switch command {
-	case "run":
+	case "run", "diff":
 		return []string{"ARISTOTLE_DATABASE_URL", "LABEL_STUDIO_API_KEY"}
 	case "setup", "doctor", "status", "held", "uninstall":
 		return []string{"ARISTOTLE_DATABASE_URL"}
@@ -89,6 +90,7 @@ func uses(command, env string) bool {
 		"setup":     general + urls + "RECONCILER_PUBLICATION RECONCILER_SCHEMA",
 		"uninstall": general + names + urls + studio + "RECONCILER_PUBLIC_URL",
 		"doctor":    general + names + studio + "ARISTOTLE_DATABASE_URL ARISTOTLE_REPLICATION_URL RECONCILER_LISTEN RECONCILER_PUBLIC_URL RECONCILER_WEBHOOK_SECRET",
+		"diff":      general + studio + "ARISTOTLE_DATABASE_URL RECONCILER_SCHEMA LABEL_STUDIO_DATABASE_URL RECONCILER_INITIAL RECONCILER_GROUND_TRUTH RECONCILER_DIFF_PAGE RECONCILER_DIFF_PAUSE RECONCILER_BRAKE_COUNT RECONCILER_BRAKE_SHARE RECONCILER_LOCAL_USER",
 		"status":    general + "ARISTOTLE_DATABASE_URL RECONCILER_SLOT RECONCILER_SCHEMA RECONCILER_METRICS_LISTEN",
 		"held":      general + "ARISTOTLE_DATABASE_URL RECONCILER_SCHEMA RECONCILER_LOCAL_USER",
 		"demo":      general + listen,

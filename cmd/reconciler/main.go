@@ -26,6 +26,7 @@ type commands struct {
 	Run         RunCmd         `cmd:"" help:"The daemon: keeps both sides equal until it is told to stop."`
 	Demo        DemoCmd        `cmd:"" help:"Everything on this machine with nothing to prepare: shows each flow, then keeps running."`
 	Setup       SetupCmd       `cmd:"" help:"Create what the daemon needs in Aristotle's PostgreSQL. Again and again is harmless."`
+	Diff        DiffCmd        `cmd:"" help:"One look at both sides: what differs, why, and what the daemon would do. Writes nothing unless told to."`
 	Doctor      DoctorCmd      `cmd:"" help:"Check everything that the daemon stands on; each finding with its remedy."`
 	Uninstall   UninstallCmd   `cmd:"" help:"Remove our webhooks, slot, publication and schema; shows what it will do and asks first."`
 	Status      StatusCmd      `cmd:"" help:"What the daemon is doing, also when it is down; with a key, the story of that key."`

@@ -36,6 +36,9 @@ type RunCmd struct {
 
 // Run keeps both sides equal until ctx ends.
 func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger, again *reread) error {
+	if cfg.DryRun {
+		return runDry(ctx, cfg, log)
+	}
 	d, err := newDaemon(ctx, cfg, log, c)
 	if err != nil {
 		return err
@@ -223,7 +226,8 @@ func (d *daemon) assemble() (err error) {
 	d.stream, err = cdc.New(cdc.Config{
 		URL: string(cfg.AristotleReplicationURL), Slot: string(cfg.Slot), Publication: string(cfg.Publication),
 		Tables: []string{reconciler.TableConquest}, Handle: d.intake.Stream, OnSlotCreated: func(ctx context.Context) error { return d.passes.NewSlot(ctx) }, Log: d.log,
-		Password: d.passwords.stream(cfg),
+		Password:    d.passwords.stream(cfg),
+		MaxRetained: int64(cfg.SlotWALLimit),
 	})
 	if err != nil {
 		return err
@@ -237,7 +241,7 @@ func (d *daemon) assemble() (err error) {
 		Ledger: d.ledger, Intake: d.intake, Studio: d.studio, Metrics: d.metrics, Log: d.log,
 		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,
 		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: cfg.LabelStudioProjects,
-		Brakes: reconciler.Brakes{Count: int(cfg.BrakeCount), Share: float64(cfg.BrakeShare)},
+		Brakes: brakes(cfg),
 		Page:   int(cfg.DiffPage), Pause: cfg.DiffPause, Database: d.studioDatabase, Step: d.passStep,
 	})
 	if cfg.PublicURL != "" {

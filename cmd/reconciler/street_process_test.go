@@ -159,22 +159,28 @@ func (p *process) metric(t *testing.T, series string) float64 {
 
 // dieAt in the environment of the program makes it kill itself: "S3" when step S3 of a turn is done the first time. It is this
 // binary's, not the product's.
-const dieAt = "STREET_DIE_AT"
+const (
+	dieAt     = "STREET_DIE_AT"
+	diePassAt = "STREET_DIE_PASS_AT" // the same of what a pass commits
+)
 
 // program is the program itself, for the test binary under the program's name.
 func program() {
-	step, dies := os.LookupEnv(dieAt)
-	if !dies {
+	step, pass := os.Getenv(dieAt), os.Getenv(diePassAt)
+	if step == "" && pass == "" {
 		main()
 		return
 	}
 	var cmds commands
-	cmds.Run.step = func(name string) {
-		if name == step {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // not one step more
+	die := func(at string) func(string) {
+		return func(name string) {
+			if name == at {
+				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				select {} // not one step more
+			}
 		}
 	}
+	cmds.Run.step, cmds.Run.passStep = die(step), die(pass)
 	if err := execute(context.Background(), &cmds, os.Args[1:]); err != nil {
 		report(os.Stderr, err)
 		os.Exit(exitStatus(err))

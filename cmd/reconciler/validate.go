@@ -37,15 +37,7 @@ func (c *Config) fillIn() {
 
 // validate finds what is wrong between settings that can each be read, for the command that will use them.
 func (c *Config) validate(command string) []string {
-	return slices.Concat(c.missing(command), c.aristotle(), c.names(), c.times(), c.access(command), c.notYet(command))
-}
-
-// notYet refuses what this version would promise and not keep.
-func (c *Config) notYet(command string) []string {
-	if command == "run" && c.DryRun {
-		return []string{"RECONCILER_DRY_RUN: this version has no dry run yet, and would write"}
-	}
-	return nil
+	return slices.Concat(c.missing(command), c.aristotle(), c.names(), c.times(), c.sizes(), c.access(command))
 }
 
 func (c *Config) missing(command string) (problems []string) {
@@ -87,6 +79,19 @@ func (c *Config) aristotle() (problems []string) {
 func (c *Config) names() []string {
 	if s := string(c.Schema); s == "public" || s == "information_schema" || strings.HasPrefix(s, "pg_") {
 		return []string{fmt.Sprintf("RECONCILER_SCHEMA: %q belongs to somebody else; ours must be a schema of its own", s)}
+	}
+	return nil
+}
+
+// minSlotWAL is above what a slot that is up to date lags by: it moves on with a record that comes every few seconds and with checkpoints.
+const minSlotWAL = 64 << 20
+
+func (c *Config) sizes() []string {
+	if c.SlotWALLimit > 0 && c.SlotWALLimit < minSlotWAL {
+		return []string{"RECONCILER_SLOT_WAL_LIMIT: less than 64MiB is what a slot that is up to date keeps: it would be made again and again; 0 is no limit"}
+	}
+	if c.DiffPage < 1 {
+		return []string{"RECONCILER_DIFF_PAGE: a listing has at least one task"}
 	}
 	return nil
 }

@@ -45,6 +45,11 @@ type Ledger struct {
 	waiting waiting
 }
 
+// ReadOnly configures connections by which nothing can be written, not even by mistake.
+func ReadOnly(conf *pgxpool.Config) {
+	conf.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+}
+
 // Open connects to Aristotle's database as the ordinary role and checks that it
 // answers. schema is the name of our schema, which `reconciler setup` makes. configure
 // may add to how connections are made.

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+	"github.com/aristotle/reconciler/reconciler"
+)
+
+// diff runs `reconciler diff --json` and returns the report, its keys by class.
+func (s *street) diff(status int, args ...string) reconciler.Report {
+	s.Helper()
+	out, errs, got := s.command(append([]string{"diff", "--json"}, args...)...)
+	if got != status {
+		s.Errorf("exit status %d, want %d: %s%s", got, status, out, errs)
+	}
+	var r reconciler.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil && status != 2 {
+		s.Fatalf("%v in %s%s", err, out, errs)
+	}
+	return r
+}
+
+func classes(r reconciler.Report) map[string]string {
+	got := map[string]string{}
+	for _, k := range r.Keys {
+		got[k.Key] = k.Class
+	}
+	return got
+}
+
+// TestDiff: the command looks before there is anything of ours, finds what differs, has it repaired, and finds nothing then.
+func TestDiff(t *testing.T) {
+	t.Parallel()
+	ls, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	s.pair("equal", "PENDING")
+	s.pair("bare", "VICTORY")
+	s.conquest("starred", "PENDING")
+	starred := s.task("starred", s.projects[0], map[string]any{"gold_star": true})
+	s.conquest("both", "DEFEAT")
+	s.task("both", s.projects[1], map[string]any{"gold_star": true})
+	s.conquest("lone", "NEUTRAL")
+	s.task("nobody", s.projects[0], nil)
+
+	r := s.diff(1)
+	if diff := cmp.Diff(map[string]string{"bare": "star_missing", "starred": "victory_missing", "both": "held"}, classes(r)); diff != "" {
+		t.Errorf("before there is anything of ours (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]reconciler.Noted{{Key: "lone", What: "conquest_without_task"}, {Key: "nobody", What: "task_without_conquest"}}, r.Noted); diff != "" {
+		t.Errorf("noted (-want +got):\n%s", diff)
+	}
+	s.zero(`SELECT count(*), 'something was written: ' || min(relname) FROM pg_class WHERE relnamespace = 'reconciler'::regnamespace`)
+
+	dry := s.spawn("RECONCILER_DRY_RUN=true")
+	s.wantLog(dry, "both sides were compared")
+	s.wantLog(dry, `msg="would act" key=starred class=victory_missing`)
+	if status := dry.stop(); status != 0 {
+		t.Errorf("a dry run ends with status %d", status)
+	}
+	s.zero(`SELECT count(*), 'something was written: ' || min(relname) FROM pg_class WHERE relnamespace = 'reconciler'::regnamespace`)
+	s.zero(`SELECT count(*), 'a slot was made' FROM pg_replication_slots WHERE database = current_database()`)
+
+	p := s.start()
+	s.wantResult("starred", "VICTORY")
+	s.wantHeld(1)
+	if diff := cmp.Diff(map[string]string{"both": "held"}, classes(s.diff(1))); diff != "" {
+		t.Errorf("after the first pass (-want +got):\n%s", diff)
+	}
+	s.setResult("NEUTRAL", "both")
+	if _, errs, status := s.command("held", "settle", "both", "not-victory"); status != 0 {
+		t.Fatal(errs)
+	}
+	s.exec(`DELETE FROM "Conquest" WHERE id = 'lone'`)
+	s.wantEqual()
+	s.diff(0)
+	p.kill()
+
+	s.setMeta(starred, object{"gold_star": false})
+	r = s.diff(1)
+	if len(r.Keys) != 1 || r.Keys[0].Key != "starred" || r.Keys[0].Class != "star_missing" || r.Keys[0].Decision != "the row becomes PENDING" ||
+		*r.Keys[0].Row.Result != "VICTORY" || r.Keys[0].Tasks[0].Star || r.Plan == "" || r.Brake != "" {
+		t.Errorf("%+v", r)
+	}
+	if again := s.diff(1, "--key", "starred"); again.Plan != r.Plan {
+		t.Errorf("plan %s for the same, want %s", again.Plan, r.Plan)
+	}
+	s.diff(0, "--key", "bare")
+	s.zero(`SELECT count(*), 'a look made it dirty: ' || min(key) FROM reconciler.queue WHERE want_gen > done_gen`)
+	out, errs, status := s.command("diff", "--apply")
+	if status != 1 || !strings.Contains(errs, "1 key was made dirty") || !strings.Contains(out, "1 star_missing") {
+		t.Errorf("status %d: %s%s", status, out, errs)
+	}
+	s.start("RECONCILER_DIFF_SCHEDULE=@every 1h")
+	s.wantResult("starred", "PENDING")
+	s.wantEqual()
+	s.diff(0)
+
+	ls.RevokeToken(1)
+	s.diff(2)
+	s.env = append(s.env, "ARISTOTLE_DATABASE_URL="+wrongPassword(t, s.cfg.AristotleDatabaseURL))
+	s.diff(2)
+}
+
+// TestPassKilled kills the daemon with SIGKILL while its full pass reads, while it compares, and before it marks. The next one goes on
+// with that pass and does not begin another: no task that was read is read again.
+func TestPassKilled(t *testing.T) {
+	t.Parallel()
+	for _, at := range []string{"page", "found", "planned"} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			_, side := standIn(t)
+			s := newStreet(t, sandbox.Schema{}, side)
+			s.env = append(s.env, "RECONCILER_DIFF_PAGE=3", "RECONCILER_DIFF_SCHEDULE=@every 1h")
+			tasks, want := map[string]int64{}, map[string]bool{}
+			for i := range 10 {
+				key := fmt.Sprint("c", i)
+				tasks[key], want[key] = s.pair(key, "VICTORY"), true
+			}
+			s.dies(s.spawn(diePassAt + "=" + at))
+			var read int
+			if err := s.db.QueryRow(t.Context(), `SELECT max(tasks) FROM reconciler.pass`).Scan(&read); err != nil || read == 0 {
+				t.Fatalf("%d tasks were read when it died, %v", read, err)
+			}
+			p := s.start()
+			s.wantEach(tasks, want)
+			s.wantEqual()
+			s.zero(`SELECT abs(1 - count(*)), 'there is more than one pass over everything: ' || count(*) FROM reconciler.pass WHERE kind = 'full' AND projects IS NULL`)
+			s.zero(`SELECT abs(10 - max(tasks)), 'the pass read tasks again: ' || max(tasks) FROM reconciler.pass WHERE kind = 'full' AND projects IS NULL`)
+			if at == "page" && !strings.Contains(p.out.String(), `from="reading `+fmt.Sprint(s.projects[0])+`/`) {
+				t.Errorf("it did not go on from where it was:\n%s", &p.out)
+			}
+		})
+	}
+}
+
+// TestSlotGivenUp: a slot that keeps too much of the application's WAL is given up, and everything is compared instead. The same goes for one that
+// somebody dropped while nobody listened: what changed meanwhile is not lost.
+func TestSlotGivenUp(t *testing.T) {
+	t.Parallel()
+	server, cfg := ownServer(t, sandbox.Options{})
+	_, side := standIn(t)
+	s := pave(t, cfg, side)
+	s.env = append(s.env, "RECONCILER_DIFF_SCHEDULE=@every 1h")
+	tasks := map[string]int64{"row": s.pair("row", "DEFEAT"), "back": s.pair("back", "VICTORY"), "other": s.pair("other", "PENDING")}
+	p := s.start()
+	s.wantContact(tasks["row"], tasks["back"])
+	s.wantEqual()
+	p.kill()
+	s.setResult("VICTORY", "row")
+	s.setResult("NEUTRAL", "back")
+	super := connect(t, DSN(server.URL()))
+	for range 6 { // 16 MiB each
+		execAll(t, super, `CREATE TABLE junk ()`, `DROP TABLE junk`, `SELECT pg_switch_wal()`)
+	}
+	p = s.start("RECONCILER_SLOT_WAL_LIMIT=64MiB")
+	s.wantLog(p, "making a new slot")
+	s.wantEach(tasks, map[string]bool{"row": true, "back": false, "other": false})
+	s.wantEqual()
+	if n := p.metric(t, "reconciler_cdc_slots_made_total"); n != 1 {
+		t.Errorf("%v slots made", n)
+	}
+	if n := strings.Count(p.out.String(), "making a new slot"); n != 1 {
+		t.Errorf("%d lines of it:\n%s", n, &p.out)
+	}
+	p.kill()
+	s.setResult("DEFEAT", "row")
+	execAll(t, super, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active`)
+	s.start()
+	s.wantEach(tasks, map[string]bool{"row": false, "back": false, "other": false})
+	s.wantEqual()
+}
