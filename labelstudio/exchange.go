@@ -34,6 +34,7 @@ const (
 	OpTokenRefresh     Operation = "token_refresh"
 	OpProjects         Operation = "projects"
 	OpProjectCreate    Operation = "project_create"
+	OpProjectUpdate    Operation = "project_update"
 	OpProjectDelete    Operation = "project_delete"
 	OpTask             Operation = "task"
 	OpTasksByID        Operation = "tasks_by_id"
@@ -55,7 +56,7 @@ const (
 // Operations returns every operation there is.
 func Operations() []Operation {
 	return []Operation{
-		OpVersion, OpWhoami, OpUsers, OpTokenRefresh, OpProjects, OpProjectCreate, OpProjectDelete,
+		OpVersion, OpWhoami, OpUsers, OpTokenRefresh, OpProjects, OpProjectCreate, OpProjectUpdate, OpProjectDelete,
 		OpTask, OpTasksByID, OpTasksFind, OpTasksAfter, OpTasksChanged, OpTaskPatch, OpTaskDelete, OpTasksImport,
 		OpAnnotationCreate, OpAnnotationUpdate, OpAnnotationDelete,
 		OpWebhooks, OpWebhookCreate, OpWebhookUpdate, OpWebhookDelete,

@@ -115,6 +115,18 @@ func (c *Client) CreateProject(ctx context.Context, p NewProject) (Project, erro
 	return out, nil
 }
 
+// TouchProject saves a project with the title that it has, which changes nothing but its updated_at, and is announced as [ProjectUpdated].
+func (c *Client) TouchProject(ctx context.Context, p Project) error {
+	body, err := json.Marshal(map[string]string{"title": p.Title})
+	if err == nil {
+		_, err = c.do(ctx, call{op: OpProjectUpdate, method: http.MethodPatch, path: "/api/projects/" + strconv.FormatInt(p.ID, 10) + "/", body: body, maxBody: maxSmallBody})
+	}
+	if err != nil {
+		return fmt.Errorf("touch project %d: %w", p.ID, err)
+	}
+	return nil
+}
+
 // DeleteProject deletes a project with all its tasks, annotations and webhooks.
 func (c *Client) DeleteProject(ctx context.Context, id int64) error {
 	_, err := c.do(ctx, call{op: OpProjectDelete, method: http.MethodDelete, path: "/api/projects/" + strconv.FormatInt(id, 10) + "/", maxBody: maxSmallBody})

@@ -22,6 +22,9 @@ const (
 	TasksDeleted       = "TASKS_DELETED"
 )
 
+// ProjectUpdated announces that a project was saved.
+const ProjectUpdated = "PROJECT_UPDATED"
+
 // Webhook is one registration: where Label Studio sends what happens in a project.
 type Webhook struct {
 	ID                int64             `json:"id,omitempty"`

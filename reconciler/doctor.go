@@ -52,8 +52,9 @@ type Patient struct {
 	Studio   *labelstudio.Client
 	Projects []int64 // LABEL_STUDIO_PROJECTS, empty for all
 
-	// Webhook proves that Label Studio reaches us, for a project that is synced; nil leaves that out.
-	Webhook func(ctx context.Context, project int64) (fact string, findings []Finding, err error)
+	PublicURL string // RECONCILER_PUBLIC_URL; empty: the way of the webhooks is not tried, as that writes in Label Studio
+	Secret    string // RECONCILER_WEBHOOK_SECRET
+	Listen    string // RECONCILER_LISTEN
 
 	Log *slog.Logger
 }

@@ -160,13 +160,6 @@ func choiceValue(e xml.StartElement) (value string) {
 	return value
 }
 
-func (v *visit) webhooks(ctx context.Context) (fact string, findings []Finding, err error) {
-	if v.Webhook == nil || len(v.synced) == 0 {
-		return "not tried: RECONCILER_PUBLIC_URL is not set, so nobody is told of stars but by the passes", nil, nil
-	}
-	return v.Webhook(ctx, v.synced[0].ID)
-}
-
 // muchSkew is how far two clocks may be apart. The daemon decides nothing by ours, but its first pass over a project relies on less than
 // [skew], and people compare the times that it writes.
 const muchSkew = time.Minute

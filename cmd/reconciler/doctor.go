@@ -61,6 +61,10 @@ func patient(cfg *Config, log *slog.Logger, observe func(labelstudio.Request)) (
 		OneURL: cfg.AristotleReplicationURL == cfg.AristotleDatabaseURL,
 		Slot:   string(cfg.Slot), Publication: string(cfg.Publication), Schema: string(cfg.Schema),
 		Projects: cfg.LabelStudioProjects, Log: log,
+		PublicURL: string(cfg.PublicURL), Secret: string(cfg.WebhookSecret), Listen: string(cfg.Listen),
+	}
+	if cfg.DryRun {
+		p.PublicURL = ""
 	}
 	if cfg.LabelStudioAPIKey == "" {
 		return p, nil

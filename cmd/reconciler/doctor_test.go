@@ -182,3 +182,45 @@ func nobodyListens(t *testing.T, dsn DSN) DSN {
 	u.Host = "127.0.0.1:1"
 	return DSN(u.String())
 }
+
+// The way of the webhooks is proven by a real delivery, to the daemon or, where none runs, to doctor itself, and nothing is left of it.
+func TestDoctorProvesWebhooks(t *testing.T) {
+	t.Parallel()
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	p := s.start()
+	at := p.listen
+	ask := func(change func(*Config)) examined {
+		return s.doctor(func(c *Config) {
+			c.PublicURL, c.Listen, c.WebhookSecret = BaseURL("http://"+at), Address(at), secret
+			if change != nil {
+				change(c)
+			}
+		})
+	}
+	if e := ask(nil); e.status != 0 && len(e.findings()) > 0 || !strings.Contains(e.text, "by the daemon") {
+		t.Error(e.text)
+	}
+	if e := ask(func(c *Config) { c.WebhookSecret = "another" }); e.status != 1 || !strings.Contains(e.text, "another RECONCILER_WEBHOOK_SECRET") {
+		t.Error(e.text)
+	}
+	if e := ask(func(c *Config) { c.DryRun = true }); !strings.Contains(e.text, "not tried") {
+		t.Error(e.text)
+	}
+	if status := p.stop(); status != 0 {
+		t.Errorf("exit status %d", status)
+	}
+	if e := ask(nil); len(e.findings()) > 0 || !strings.Contains(e.text, "by doctor itself") {
+		t.Error(e.text)
+	}
+	if e := ask(func(c *Config) { c.PublicURL = "http://127.0.0.1:1" }); e.status != 1 || !strings.Contains(e.text, "it did not arrive") {
+		t.Error(e.text)
+	}
+	if e := ask(func(c *Config) { c.PublicURL = "http://onelabel" }); e.status != 1 || !strings.Contains(e.text, "takes no webhook") {
+		t.Error(e.text)
+	}
+	hooks, err := s.studio.Webhooks(t.Context(), s.projects[0])
+	if err != nil || len(hooks) > 0 {
+		t.Errorf("left behind: %v %v", hooks, err)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/reconciler"
 )
 
 // uninstallLimit bounds each of looking and removing; what a person takes to answer is not counted.
@@ -119,16 +120,13 @@ func (r *removal) lookAtWebhooks(ctx context.Context) (err error) {
 			return fmt.Errorf("look for our webhooks: %w", err)
 		}
 		for _, h := range hooks {
-			if address, _, _ := strings.Cut(h.URL, "?"); address == string(r.cfg.PublicURL)+hookPath {
+			if address, _, _ := strings.Cut(h.URL, "?"); address == string(r.cfg.PublicURL)+reconciler.HookPath {
 				r.webhooks = append(r.webhooks, h)
 			}
 		}
 	}
 	return nil
 }
-
-// hookPath is where Label Studio sends what happens, below RECONCILER_PUBLIC_URL.
-const hookPath = "/v1/webhooks/label-studio"
 
 // lookAtSlot also finds a daemon by what it holds: the slot, or the lock of the one that leads.
 func (r *removal) lookAtSlot(ctx context.Context) error {

@@ -311,6 +311,13 @@ func (at target) deliveries(t *testing.T) {
 		}, labelstudio.AnnotationCreated, func(e event) bool { return e.Annotation.WasCancelled }},
 		{"a deleted annotation", func() error { return c.DeleteAnnotation(ctx, note.ID) }, labelstudio.AnnotationsDeleted, func(e event) bool { return len(e.Annotations) == 1 && e.Annotations[0].ID == note.ID && e.Task.ID == 0 }},
 		{"a deleted task", func() error { return c.DeleteTask(ctx, ids[0]) }, labelstudio.TasksDeleted, func(e event) bool { return len(e.Tasks) == 1 && e.Tasks[0].ID == ids[0] && e.Tasks[0].Data == nil }},
+		{"a saved project", func() error {
+			_, err := c.CreateWebhook(ctx, labelstudio.Webhook{Project: p, URL: to.URL + "/hook?probe=1", SendPayload: true, IsActive: true, Actions: []string{labelstudio.ProjectUpdated}})
+			if err != nil {
+				return err
+			}
+			return c.TouchProject(ctx, labelstudio.Project{ID: p, Title: "Touched"})
+		}, labelstudio.ProjectUpdated, nil},
 		{"a deleted project", func() error { return c.DeleteProject(ctx, p) }, "", nil},
 	} {
 		if err := step.do(); err != nil {

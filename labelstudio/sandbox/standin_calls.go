@@ -81,6 +81,22 @@ func requiredKeys(config string) ([]string, error) {
 	}
 }
 
+// updateProject takes a title and nothing else.
+func (s *StandIn) updateProject(r *request) *answer {
+	p := s.projects[r.id()]
+	if p == nil {
+		return missing("Project")
+	}
+	var in labelstudio.NewProject
+	if refusal := r.decode(&in); refusal != nil {
+		return refusal
+	}
+	if in.Title != "" {
+		p.title = in.Title
+	}
+	return &answer{status: http.StatusOK, body: s.projectBody(p), after: s.announce(p.id, labelstudio.ProjectUpdated, object{})}
+}
+
 func (s *StandIn) deleteProject(r *request) *answer {
 	if s.projects[r.id()] == nil {
 		return missing("Project")

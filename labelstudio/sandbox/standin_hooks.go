@@ -25,7 +25,7 @@ const (
 
 var hookActions = []string{
 	labelstudio.AnnotationCreated, labelstudio.AnnotationsCreated, labelstudio.AnnotationUpdated, labelstudio.AnnotationsDeleted,
-	labelstudio.TasksCreated, labelstudio.TasksDeleted, "PROJECT_UPDATED", "LABEL_LINK_CREATED", "LABEL_LINK_UPDATED", "LABEL_LINK_DELETED",
+	labelstudio.TasksCreated, labelstudio.TasksDeleted, labelstudio.ProjectUpdated, "LABEL_LINK_CREATED", "LABEL_LINK_UPDATED", "LABEL_LINK_DELETED",
 }
 
 // newSender follows redirects as python-requests does (301 to 303 become a GET, 307 and 308 repeat the body) and opens a connection for each delivery.

@@ -59,6 +59,7 @@ func (s *StandIn) handler() http.Handler {
 
 	add("GET /api/projects/{$}", route{op: labelstudio.OpProjects, serve: (*StandIn).listProjects})
 	add("POST /api/projects/{$}", route{op: labelstudio.OpProjectCreate, serve: (*StandIn).createProject})
+	add("PATCH /api/projects/{id}/{$}", route{op: labelstudio.OpProjectUpdate, serve: (*StandIn).updateProject})
 	add("DELETE /api/projects/{id}/{$}", route{op: labelstudio.OpProjectDelete, serve: (*StandIn).deleteProject})
 	add("POST /api/projects/{id}/import/{$}", route{op: labelstudio.OpTasksImport, serve: (*StandIn).importTasks, cost: (*StandIn).importCost})
 

@@ -25,6 +25,8 @@ const (
 	// maxBodies bounds the large deliveries that are in memory at a time, in bytes.
 	// Label Studio sends one after another.
 	maxBodies = 4 * maxWebhook
+	// maxProbe is above the names that the doctor gives its deliveries.
+	maxProbe = 64
 	// smallBody is far above what is sent for one annotation.
 	smallBody = 1 << 20
 )
@@ -71,6 +73,9 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, ou
 	defer cancel()
 	n, err := a.enqueue(ctx, e)
 	a.arrived(ctx, e.Project.ID)
+	if name := r.URL.Query().Get("probe"); name != "" && len(name) <= maxProbe && err == nil {
+		err = a.Ledger.TellProbe(ctx, name) // the doctor waits for it
+	}
 	switch {
 	case err != nil:
 		return e.Action, metrics.Failed, err

@@ -71,6 +71,17 @@ func (l *Ledger) Delivered(ctx context.Context, project int64) error {
 	return nil
 }
 
+// ProbeChannel is where deliveries that the doctor caused are told, for a schema.
+func ProbeChannel(schema string) string { return schema + "_probe" }
+
+// TellProbe tells the doctor that the delivery arrived which it had caused under a name.
+func (l *Ledger) TellProbe(ctx context.Context, name string) error {
+	if _, err := l.pool.Exec(ctx, `SELECT pg_notify($1, $2)`, ProbeChannel(l.schema), name); err != nil {
+		return fmt.Errorf("tell of a delivery: %w", err)
+	}
+	return nil
+}
+
 // Mark is a place in the audit, and the database's time there.
 type Mark struct {
 	id int64
