@@ -143,6 +143,16 @@ func (p *process) get(t *testing.T, path string) (status int, body string) {
 // metric is the value of one series, by its name and labels as /metrics shows them.
 func (p *process) metric(t *testing.T, series string) float64 {
 	t.Helper()
+	f, found := p.series(t, series)
+	if !found {
+		t.Fatalf("no series %s", series)
+	}
+	return f
+}
+
+// series is the same for one that may not be there.
+func (p *process) series(t *testing.T, series string) (value float64, found bool) {
+	t.Helper()
 	_, text := p.get(t, "/metrics")
 	for line := range strings.Lines(text) {
 		if value, found := strings.CutPrefix(line, series+" "); found {
@@ -150,11 +160,10 @@ func (p *process) metric(t *testing.T, series string) float64 {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return f
+			return f, true
 		}
 	}
-	t.Fatalf("no series %s", series)
-	return 0
+	return 0, false
 }
 
 // dieAt in the environment of the program makes it kill itself: "S3" when step S3 of a turn is done the first time. It is this
