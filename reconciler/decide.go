@@ -77,7 +77,11 @@ func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 	}
 	d := star.Decide(resultOf(st.row), starHub(st.hub), looks)
 	t.remember(&out, c, st, edges, d, c.Search && s.unsearched == nil)
-	if out.write.end = t.end(c, s, edges, d); len(out.write.patches) == 0 {
+	out.write.end = t.end(c, s, edges, d)
+	if len(out.forget) > 0 { // the ratings were read before the locks, and may have been the other row's
+		out.write.end = sooner(out.write.end, later(c, 0))
+	}
+	if len(out.write.patches) == 0 {
 		out.ends = []ledger.End{out.write.end}
 	}
 	if d.Conflict {
@@ -255,6 +259,8 @@ func (t *Turner) end(c ledger.Claim, s *sights, edges []seen, decision star.Deci
 			e = sooner(e, because(later(c, edge.pause.wait), edge.pause.why))
 		case edge.look.Sight == star.Unread:
 			e = sooner(e, t.unreadEnd(s, c, s.errs[edge.stored.Task]))
+		case decision.Edges[i].Held && i < decision.Speaker: // it may agree with what was said after it
+			e = sooner(e, later(c, 0))
 		}
 	}
 	if slices.ContainsFunc(decision.Edges, func(o star.Outcome) bool { return o.Reason == star.Worked || o.Reason == star.Reversed }) {

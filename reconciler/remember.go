@@ -142,13 +142,12 @@ func (t *Turner) rememberTask(stored *ledger.Edge, e seen, o star.Outcome) {
 			now := time.Now()
 			stored.MissingSince = &now
 		}
-	case e.look.Sight == star.Seen || e.look.Sight == star.Waiting:
+	case e.look.Sight == star.Waiting: // what it is now may be another task: that is for the look after the wait
+		stored.MissingSince = nil
+	case e.look.Sight == star.Seen:
 		stored.MissingSince = nil
 		stored.Project = e.task.Project
-		stored.TaskCreatedAt = &e.task.CreatedAt
-		if e.look.Sight == star.Seen {
-			stored.TaskUpdatedAt = &e.task.UpdatedAt
-		}
+		stored.TaskCreatedAt, stored.TaskUpdatedAt = &e.task.CreatedAt, &e.task.UpdatedAt
 	}
 	if o.Held {
 		stored.Held = t.note(e)

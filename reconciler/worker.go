@@ -156,11 +156,16 @@ func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 
 // wait waits for a trigger, for the next key that we know to be due, or for the poll.
 func (t *Turner) wait(ctx context.Context, wake <-chan struct{}) {
+	select {
+	case <-wake: // before what is due by itself, which stays so: no chance decides which
+		return
+	default:
+	}
 	timer := time.NewTimer(min(pollEvery, time.Until(t.next)))
 	defer timer.Stop()
 	select {
 	case <-wake:
-		return // what is due by itself stays so
+		return
 	case <-timer.C:
 	case <-ctx.Done():
 	}
