@@ -251,7 +251,7 @@ func (t *Turner) end(c ledger.Claim, s *sights, edges []seen, decision star.Deci
 	if c.Search && s.unsearched != nil {
 		e = t.unreadEnd(s, c, fmt.Errorf("look up its task: %w", s.unsearched))
 	}
-	for _, edge := range edges { // one that is Open waits for one of the others
+	for i, edge := range edges { // one that is Open waits for one of the others
 		switch {
 		case edge.look.Sight == star.Waiting:
 			e = sooner(e, later(c, left(edge.stored)))

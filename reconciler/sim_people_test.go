@@ -341,7 +341,8 @@ func (s *sim) webhook(h hook) {
 }
 
 // pass is an incremental pass: it finds the tasks whose updated_at is not the one
-// that was looked at last. And what a full pass would find.
+// that was looked at last, and goes through projects that none went through before.
+// And what a full pass would find.
 func (s *sim) pass() {
 	var links []ledger.Link
 	var updated []time.Time
@@ -352,6 +353,13 @@ func (s *sim) pass() {
 		}
 	}
 	s.rows.touched(links, updated)
+	var first []int64
+	for _, l := range links {
+		if !s.rows.projects[l.Project] {
+			first = append(first, l.Project)
+		}
+	}
+	s.rows.met(first)
 	s.rows.markDirty(s.sweep, ledger.FromDiff)
 	s.sweep = nil
 	s.logf("a pass over all tasks")

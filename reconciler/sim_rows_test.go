@@ -179,6 +179,20 @@ func (m *memRows) touched(links []ledger.Link, updated []time.Time) {
 	m.markDirty(keys, ledger.FromDiff)
 }
 
+// met is EnqueueMet: the first pass over projects is finished.
+func (m *memRows) met(projects []int64) {
+	var keys []string
+	for _, p := range projects {
+		m.projects[p] = true
+		for _, e := range m.edges {
+			if e.Project == p && e.S == nil {
+				keys = append(keys, e.Key)
+			}
+		}
+	}
+	m.markDirty(keys, ledger.FromDiff)
+}
+
 func (m *memRows) link(links []ledger.Link, initial string) {
 	for _, l := range links {
 		if m.edges[l.Task] != nil {
@@ -296,6 +310,7 @@ func (m *memRows) lock(claims []ledger.Claim, now time.Time) map[string]*state {
 		}
 		for _, e := range m.edgesOf(c.Key) {
 			copied := e.Edge
+			copied.Unmet = !m.projects[e.Project]
 			if text, found := m.texts[e.Task]; found {
 				copied.TextHash = text.Hash()
 			}
@@ -446,7 +461,7 @@ func (m *memRows) storeEdge(e ledger.Edge, now time.Time) {
 	case e.IntentValue == nil:
 		next.deadline = time.Time{}
 	}
-	next.IntentFor, next.IntentWait = nil, nil
+	next.IntentFor, next.IntentWait, next.Unmet, next.TextHash = nil, nil, false, nil
 	m.edges[e.Task] = next
 }
 

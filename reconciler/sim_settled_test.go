@@ -50,7 +50,8 @@ func (r *replica) settled(claims []ledger.Claim, states map[string]*state, done 
 				continue
 			}
 			read := r.reads[e.Task]
-			seen := read != nil && !waits && decidable(r.claims[c.Key], e, readMeta(e.Task, read.task.Meta).Stamp)
+			awaits := (e.S == nil || forgot) && e.Begun == "labelstudio" && !r.rows.projects[e.Project]
+			seen := read != nil && !waits && !awaits && decidable(r.claims[c.Key], e, readMeta(e.Task, read.task.Meta).Stamp)
 			r.policeEdge(e, after, read, seen, forgot, st.row != nil)
 			if seen && st.row != nil {
 				all = append(all, r.hear(after, read))
