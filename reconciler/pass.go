@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +31,8 @@ const (
 	// overlap is how far behind its newest a pass asks again: updated_at is set before
 	// the commit that shows it, and commits overtake one another.
 	overlap = time.Minute
-	// fullRetry is when a full pass that failed goes on from where it was.
-	fullRetry = time.Minute
+	// DefaultRetry is when a full pass that failed goes on from where it was.
+	DefaultRetry = time.Minute
 	// brakedRetry is when a full pass that was braked looks again: a person may have
 	// mended what was wrong, instead of releasing it.
 	brakedRetry = time.Hour
@@ -71,6 +72,7 @@ type Passes struct {
 	Brakes      Brakes
 	Page        int           // RECONCILER_DIFF_PAGE, 0 for DefaultPage
 	Pause       time.Duration // RECONCILER_DIFF_PAUSE
+	Retry       time.Duration // 0 for DefaultRetry
 
 	// Step is called when a pass has committed something, with what. A test ends the
 	// process there. Nil: nothing.
@@ -95,9 +97,7 @@ type Passes struct {
 func NewPasses(p *Passes) *Passes {
 	p.poke, p.linked = make(chan struct{}, 1), make(chan struct{})
 	p.runner = newRunner()
-	if p.Page == 0 {
-		p.Page = DefaultPage
-	}
+	p.Page, p.Retry = cmp.Or(p.Page, DefaultPage), cmp.Or(p.Retry, DefaultRetry)
 	if p.Step == nil {
 		p.Step = func(string) {}
 	}
@@ -143,7 +143,7 @@ func (p *Passes) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		next, err := p.full(ctx)
 		if p.tell(ctx, string(metrics.Full), err); err != nil {
-			p.notBefore = time.Now().Add(fullRetry)
+			p.notBefore = time.Now().Add(p.Retry)
 			p.away.Store(labelstudio.Away(err))
 		}
 		p.tick(ctx)

@@ -23,11 +23,11 @@ func newRunner() string { return uuid.NewString() }
 func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 	last, err := p.Ledger.LastFull(ctx)
 	if err != nil {
-		return time.Now().Add(fullRetry), err
+		return time.Now().Add(p.Retry), err
 	}
 	open, err := p.Ledger.OpenPasses(ctx)
 	if err != nil {
-		return time.Now().Add(fullRetry), err
+		return time.Now().Add(p.Retry), err
 	}
 	why := "nothing was ever compared"
 	if last != nil {

@@ -2,20 +2,15 @@ package reconciler_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/robfig/cron/v3"
-
 	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 	"github.com/aristotle/reconciler/reconciler"
-	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // never is a schedule whose time does not come: a test asks for its passes.
@@ -176,10 +171,3 @@ func gold(t testing.TB) labelstudio.AnnotationEdit {
 	}
 	return labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}}
 }
-
-var (
-	_               = fmt.Sprint
-	_               = http.StatusOK
-	_ cron.Schedule = never{}
-	_               = ledger.ErrNoPlan
-)

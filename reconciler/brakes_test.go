@@ -1,0 +1,221 @@
+package reconciler_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/reconciler"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// TestBrakes lets go wrong, on either side, what no person would do in an hour: the pass
+// stops before its first write, says so, and goes on when a person releases its plan.
+func TestBrakes(t *testing.T) {
+	t.Parallel()
+	const n, many = 40, 30
+	for name, c := range map[string]struct {
+		wrong  func(r *rig)
+		braked string // part of the reason; "": the pass goes on
+		marked int    // keys that it makes dirty then
+		stale  int    // links that are noted as stale and left alone
+	}{
+		"tasks deleted": {func(r *rig) {
+			for _, task := range r.tasks[1 : many+1] {
+				r.studio.DeleteTask(task)
+			}
+		}, "find another or no task of 30", 0, 0},
+		"project emptied": {func(r *rig) {
+			for _, task := range r.tasks {
+				r.studio.DeleteTask(task)
+			}
+		}, "", 0, n},
+		"another Label Studio": {func(r *rig) { r.elsewhere(n) }, "find another or no task of 40", 0, 0},
+		"rows restored": {func(r *rig) {
+			r.exec(`UPDATE "Conquest" SET result = 'PENDING' WHERE id IN (SELECT 'c' || i FROM generate_series(1, $1::int) i)`, many)
+		}, "take the star from 30", 0, 0},
+		"tasks restored": {func(r *rig) {
+			for _, task := range r.tasks[:many] {
+				r.studio.SetMeta(task, map[string]any{"source": "import"})
+			}
+		}, "set the star of 30", 0, 0},
+		"stars taken away by a script": {func(r *rig) {
+			for _, task := range r.tasks[:many] {
+				r.studio.SetMeta(task, map[string]any{"gold_star": false})
+			}
+		}, "take the star from 30", 0, 0},
+		"few": {func(r *rig) { r.exec(`UPDATE "Conquest" SET result = 'PENDING' WHERE id IN ('c1', 'c2')`) }, "", 2, 0},
+		"as many each way": {func(r *rig) {
+			r.exec(`UPDATE "Conquest" SET result = 'PENDING' WHERE id IN (SELECT 'c' || i FROM generate_series(1, 20) i)`)
+			for _, task := range r.tasks[21:] {
+				r.studio.SetMeta(task, map[string]any{"source": "import"})
+			}
+		}, "", 39, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, n, studio.Delays{})
+			r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+			r.contacted() // stars of a first contact are not braked
+			c.wrong(r)
+			written := r.written()
+			r.full(r.passes(nil))
+			r.want("written by the pass", r.written(), written)
+			r.want("dirty", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen`), fmt.Sprint(c.marked))
+			r.want("noted and left alone", r.text(`SELECT count(DISTINCT key) FROM reconciler.finding WHERE class = 'link_stale' AND change = ''`), fmt.Sprint(c.stale))
+			why := r.text(`SELECT string_agg(brake, ', ') FROM reconciler.pass WHERE state = 'braked'`)
+			if c.braked == "" {
+				r.want("braked", why, "")
+				return
+			}
+			if !strings.Contains(why, c.braked) {
+				t.Fatalf("braked %q, want %q in it", why, c.braked)
+			}
+			r.releases(many)
+		})
+	}
+}
+
+// releases lets a person release the newest plan that was braked, and no other.
+func (r *rig) releases(most int) {
+	r.Helper()
+	if _, err := r.ledger.Release(r.Context(), "another", "somebody"); !errors.Is(err, ledger.ErrNoPlan) {
+		r.Errorf("another plan was released: %v", err)
+	}
+	n, err := r.ledger.Release(r.Context(), r.text(`SELECT plan FROM reconciler.pass WHERE state = 'braked' ORDER BY id DESC LIMIT 1`), "somebody")
+	if err != nil || n < most {
+		r.Fatalf("released %d keys, %v", n, err)
+	}
+	r.pass(r.passes(nil))
+	r.want("dirty", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen`), fmt.Sprint(n))
+}
+
+// elsewhere puts another Label Studio behind the URL: its project and its tasks have the same
+// numbers and the same conquests, and are others.
+func (r *rig) elsewhere(n int) {
+	r.Helper()
+	other, err := studio.StartStandIn(studio.StandInOptions{})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { _ = other.Close() })
+	project := other.AddProject("another")
+	for i := range n {
+		other.AddTask(project, map[string]any{"conquest_id": fmt.Sprint("c", i)}, nil)
+	}
+	if r.client, err = labelstudio.New(labelstudio.Options{URL: other.URL(), Token: other.Token()}); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// TestListingsGoWrong: a page that fails, or that is short, ends the pass over its project,
+// and nothing is inferred from what it lacks. The next try goes on.
+func TestListingsGoWrong(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]studio.Fault{
+		"500":   {Kind: studio.FaultStatus, Status: http.StatusInternalServerError},
+		"401":   {Kind: studio.FaultStatus, Status: http.StatusUnauthorized},
+		"403":   {Kind: studio.FaultStatus, Status: http.StatusForbidden},
+		"short": {Kind: studio.FaultShort},
+		"cut":   {Kind: studio.FaultCut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 25, studio.Delays{})
+			r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+			r.contacted()
+			r.studio.SetMeta(r.tasks[24], map[string]any{"gold_star": false})
+			var listings atomic.Int64
+			second := fmt.Sprintf(`"value":%d}`, r.tasks[9])
+			r.studio.Faults(func(q *http.Request) studio.Fault {
+				if q.URL.Path == "/api/tasks/" && strings.Contains(q.URL.Query().Get("query"), second) && listings.Add(1) <= 2 {
+					return fault // the second page, and its second try
+				}
+				return studio.Fault{}
+			})
+			r.full(r.passes(func(p *reconciler.Passes) { p.Retry = time.Millisecond }))
+			if n := listings.Load(); n < 2 {
+				t.Errorf("the page was asked for %d times", n)
+			}
+			r.want("link_stale", r.text(`SELECT string_agg(key, ', ') FROM reconciler.finding WHERE class = 'link_stale'`), "")
+			r.want("dirty", r.text(`SELECT string_agg(key, ', ') FROM reconciler.queue WHERE want_gen > done_gen`), "c24")
+			r.turnAll(r.turner(r.client))
+			r.atRest()
+		})
+	}
+}
+
+// TestChangesDuringAPass: tasks and rows come, go and change between its pages. What a pass
+// saw and is not so any more does no harm, and what it did not see is found.
+func TestChangesDuringAPass(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 30, studio.Delays{})
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id < 'c2'`)
+	r.contacted()
+	pages := 0
+	r.full(r.passes(func(p *reconciler.Passes) {
+		p.Step = func(name string) {
+			if name != "page" {
+				return
+			}
+			switch pages++; pages {
+			case 1: // ten tasks were read
+				r.studio.SetMeta(r.tasks[2], map[string]any{"gold_star": true})
+				r.studio.SetMeta(r.tasks[25], map[string]any{"gold_star": true})
+				r.studio.DeleteTask(r.tasks[3])
+				r.studio.DeleteTask(r.tasks[26])
+				r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) VALUES ('new', 'VICTORY', 'p', 'd')`)
+				r.studio.AddTask(r.project, map[string]any{"conquest_id": "new", "prompt": "p", "response": "r"}, nil)
+				r.exec(`DELETE FROM "Conquest" WHERE id = 'c4'`)
+			case 2: // and it is taken back
+				r.studio.SetMeta(r.tasks[25], map[string]any{"gold_star": false})
+			}
+		}
+	}))
+	for range 2 {
+		r.turnFor(r.turner(r.client))
+		r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`)
+		r.turnAll(r.turner(r.client))
+		r.full(r.passes(nil))
+	}
+	r.turnFor(r.turner(r.client))
+	r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`)
+	r.turnAll(r.turner(r.client))
+	r.atRest()
+	r.want("rows", r.text(`SELECT string_agg(id || ' ' || result, ', ' ORDER BY id) FROM "Conquest" WHERE id IN ('c2', 'c25', 'new')`), "c2 VICTORY, c25 PENDING, new VICTORY")
+	r.want("missing", r.text(`SELECT string_agg(key, ', ' ORDER BY key) FROM reconciler.edge WHERE missing_since IS NOT NULL`), "c26, c3")
+}
+
+// TestMissedFullPass: the run of a schedule that nobody was there for is made up once.
+func TestMissedFullPass(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, studio.Delays{})
+	r.contacted()
+	r.exec(`UPDATE reconciler.pass SET began_at = now() - interval '50 hours', ended_at = now() - interval '50 hours'`)
+	daily, err := cron.ParseStandard("@every 24h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		p := r.passes(func(p *reconciler.Passes) { p.Full = daily })
+		var running sync.WaitGroup
+		running.Go(func() { _ = p.Run(ctx) })
+		r.eventually(func() bool {
+			return r.ask(`SELECT bool_and(state = 'done') AND max(began_at) > now() - interval '1 hour' FROM reconciler.pass WHERE kind = 'full'`)
+		})
+		cancel()
+		running.Wait()
+	}
+	r.want("full passes", r.text(`SELECT count(*) FROM reconciler.pass WHERE kind = 'full'`), "2")
+}
