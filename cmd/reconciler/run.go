@@ -147,7 +147,7 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d
 func (d *daemon) openCuration(ctx context.Context) (err error) {
 	cfg := d.cfg
 	d.curation, err = curation.New(ctx, curation.Options{
-		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Guard: d.guard, TrustedProxies: cfg.TrustedProxies,
+		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Guard: d.guard, Examples: d.examples, TrustedProxies: cfg.TrustedProxies,
 		Projects: cfg.LabelStudioProjects, Initial: string(cfg.Initial), Slot: string(cfg.Slot),
 		StudioURL: string(cfg.LabelStudioPublicURL), AristotleURL: string(cfg.AristotleURL),
 	})

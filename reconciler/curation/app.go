@@ -15,17 +15,20 @@ import (
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/auth"
+	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 	"github.com/aristotle/reconciler/reconciler/web"
 )
 
-// Options are what the app needs. Ledger, Studio, Metrics, Log and Guard are required.
+// Options are what the app needs. Ledger, Studio, Metrics, Log, Examples
+// and Guard are required.
 type Options struct {
 	Ledger  *ledger.Ledger
 	Studio  *labelstudio.Client
 	Metrics *metrics.Metrics
 	Log     *slog.Logger
 
+	Examples       *icl.Source    // what is exported
 	Guard          *auth.Guard    // who may come in; without tokens everybody on this machine is its local user
 	TrustedProxies []netip.Prefix // RECONCILER_TRUSTED_PROXIES
 
@@ -111,6 +114,7 @@ func (a *App) routes() http.Handler {
 	m.Handle("POST /tasks/{task}/edit", a.page(a.saveResponse))
 	m.Handle("GET /held", a.page(a.showHeld))
 	m.Handle("POST /held/{id}", a.page(a.settle))
+	m.Handle("POST /release", a.page(a.release))
 	m.Handle("GET /export", a.page(a.showExport))
 	m.Handle("GET /export.jsonl", a.page(a.download))
 	m.Handle("GET /status", a.page(a.showStatus))

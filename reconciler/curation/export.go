@@ -1,6 +1,157 @@
 package curation
 
-import "net/http"
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
 
-func (a *App) showExport(w http.ResponseWriter, r *http.Request) error { return nil }
-func (a *App) download(w http.ResponseWriter, r *http.Request) error   { return nil }
+	"github.com/aristotle/reconciler/reconciler/icl"
+	"github.com/aristotle/reconciler/reconciler/web"
+)
+
+// choice is what a person wants to export. The examples and their order are those of
+// `reconciler export` and of the API: one definition, package icl's.
+type choice struct {
+	Philosopher, Domain, Type string
+	Format                    icl.Format
+}
+
+// readChoice reads it from a URL. Who is confined gets their own, whatever they ask for.
+func readChoice(v url.Values, who Person) (choice, error) {
+	c := choice{Philosopher: v.Get("philosopher"), Domain: v.Get("domain"), Type: v.Get("type"), Format: icl.Format(v.Get("format"))}
+	if c.Format == "" {
+		c.Format = icl.ChatML
+	}
+	for own, into := range map[string]*string{who.Philosopher: &c.Philosopher, who.Domain: &c.Domain} {
+		if own != "" {
+			*into = own
+		}
+	}
+	switch {
+	case !c.Format.Valid():
+		return choice{}, web.Refuse(http.StatusBadRequest, "There is no such format: choose chatml, alpaca or openai.")
+	case !isText(c.Philosopher + c.Domain + c.Type):
+		return choice{}, web.Refuse(http.StatusBadRequest, "This address cannot be read. Choose again what to export.")
+	}
+	return c, nil
+}
+
+// URL is where the choice is downloaded.
+func (c choice) URL() string {
+	v := url.Values{"format": {string(c.Format)}}
+	for name, value := range map[string]string{"philosopher": c.Philosopher, "domain": c.Domain, "type": c.Type} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	return "/export.jsonl?" + v.Encode()
+}
+
+func (c choice) query(limit int, cursor string) icl.Query {
+	return icl.Query{Philosopher: c.Philosopher, Domain: c.Domain, Type: c.Type, Limit: limit, Cursor: cursor}
+}
+
+// exportPage is what the template is given.
+type exportPage struct {
+	Choice  choice
+	Facets  facets
+	Gold    int // ratings with the star
+	First   []string
+	Types   []string
+	Formats []icl.Format
+}
+
+// firstExamples is how many the page shows.
+const firstExamples = 3
+
+// maxSnippet bounds what it shows of each, in bytes.
+const maxSnippet = 4000
+
+const goldSQL = `SELECT count(*) FROM public.ml_analysis_rating r LEFT JOIN public."Conquest" c ON c.id = r.conquest_analysis_id
+	WHERE r.is_gold_star AND ($1 = '' OR r.philosopher = $1) AND ($2 = '' OR r.domain = $2)
+	  AND ($3 = '' OR lower(c."conquestType"::text) = lower($3))`
+
+func (a *App) showExport(w http.ResponseWriter, r *http.Request) error {
+	who := personOf(r)
+	c, err := readChoice(r.URL.Query(), who)
+	if err != nil {
+		return err
+	}
+	p := exportPage{Choice: c, Formats: []icl.Format{icl.ChatML, icl.Alpaca, icl.OpenAI}}
+	p.Facets = a.facets.ask(r.Context(), confined{"", who.Philosopher, who.Domain}, func(ctx context.Context) (facets, error) {
+		return a.readFacets(ctx, who)
+	})(readLimit)
+	p.Types = listPage{}.Options(p.Facets.Types, c.Type)
+	if err := a.reader.QueryRow(r.Context(), goldSQL, c.Philosopher, c.Domain, c.Type).Scan(&p.Gold); err != nil {
+		return fmt.Errorf("count gold stars: %w", err)
+	}
+	first, err := a.Examples.Examples(r.Context(), c.query(firstExamples, ""))
+	if err != nil {
+		return fmt.Errorf("read the first examples: %w", err)
+	}
+	for _, e := range first.Examples {
+		p.First = append(p.First, snippet(e.Append(nil, c.Format)))
+	}
+	return a.render(w, r, http.StatusOK, "export", "Export", p)
+}
+
+// snippet is an example as a person reads it.
+func snippet(line []byte) string {
+	var b bytes.Buffer
+	if err := json.Indent(&b, line, "", "  "); err != nil {
+		b.Write(line)
+	}
+	if b.Len() > maxSnippet {
+		b.Truncate(maxSnippet)
+		return strings.ToValidUTF8(b.String(), "") + " …"
+	}
+	return b.String()
+}
+
+// writeLimit is how long a reader may take for one piece of a download.
+const writeLimit = time.Minute
+
+// download writes the examples, a line each, as they are read: however many there are,
+// a page of them is in memory. A failure cuts the connection, so that nobody takes half
+// of it for the whole.
+func (a *App) download(w http.ResponseWriter, r *http.Request) error {
+	c, err := readChoice(r.URL.Query(), personOf(r))
+	if err != nil {
+		return err
+	}
+	out := http.NewResponseController(w)
+	var line []byte
+	for cursor, first := "", true; first || cursor != ""; first = false {
+		page, err := a.Examples.Examples(r.Context(), c.query(icl.MaxLimit, cursor))
+		if err != nil && first {
+			return fmt.Errorf("export: %w", err)
+		}
+		if err != nil {
+			a.log(r, fmt.Errorf("export: %w", err))
+			panic(http.ErrAbortHandler)
+		}
+		if first {
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			w.Header().Set("Content-Disposition", `attachment; filename="gold-stars-`+string(c.Format)+`.jsonl"`)
+		}
+		for _, e := range page.Examples {
+			line = append(e.Append(line[:0], c.Format), '\n')
+			if err := errors.Join(out.SetWriteDeadline(time.Now().Add(writeLimit)), write(w, line)); err != nil {
+				panic(http.ErrAbortHandler) // the reader has gone
+			}
+		}
+		cursor = page.Next
+	}
+	return nil
+}
+
+func write(w http.ResponseWriter, line []byte) error {
+	_, err := w.Write(line)
+	return err
+}

@@ -169,7 +169,7 @@ func (a *App) click(ctx context.Context, who Person, c ledger.Click) (ledger.Cli
 
 // visible refuses a conquest that a person is not to see, as if it were not there.
 func (a *App) visible(ctx context.Context, who Person, key string) error {
-	if who.Philosopher == "" && who.Domain == "" {
+	if !who.Limited() {
 		return nil
 	}
 	var philosopher, domain string
@@ -191,7 +191,7 @@ func noConquest() error {
 // change, the rest of meta stays as it was read, an old stamp included. why is what
 // kept the row from being written; nil where there is none.
 func (a *App) starTask(ctx context.Context, who Person, id int64, gold bool, why error) (starred, error) {
-	if who.Philosopher != "" || who.Domain != "" {
+	if who.Limited() {
 		if why == nil {
 			return starred{}, noTask()
 		}

@@ -32,7 +32,10 @@ func personOf(r *http.Request) Person {
 	return p
 }
 
-// May tells whether a person may see a conquest.
+// Limited tells whether a person sees a part of it all only.
+func (p Person) Limited() bool { return p.Philosopher != "" || p.Domain != "" }
+
+// may tells whether a person may see a conquest.
 func (p Person) may(philosopher, domain string) bool { return p.Confined(philosopher, domain) == nil }
 
 // forwardedUser is where a trusted proxy says who it is.
