@@ -98,7 +98,7 @@ func (r *replica) policeEdge(was, e ledger.Edge, read *sighting, seen, forgot, r
 	switch {
 	case !seen && e.IntentFor != nil:
 		r.breach("%s: PATCH of %d, whose state is not known", r.name, e.Task)
-	case !seen && !forgot && !(sameText(e.Last, was.Last) && sameBool(e.S, was.S) && slices.Equal(e.Base, was.Base)):
+	case !seen && !forgot && !(equalText(e.Last, was.Last) && equalBool(e.S, was.S) && slices.Equal(e.Base, was.Base)):
 		r.breach("%s: the shadow of %d changes without a look", r.name, e.Task)
 	case !seen || !row || e.S == nil:
 		return
@@ -119,5 +119,5 @@ func (r *replica) policeEdge(was, e ledger.Edge, read *sighting, seen, forgot, r
 	}
 }
 
-func sameText(a, b *string) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
-func sameBool(a, b *bool) bool   { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
+func equalText(a, b *string) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
+func equalBool(a, b *bool) bool   { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
