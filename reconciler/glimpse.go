@@ -73,10 +73,10 @@ func (g *glimpse) unlike(e ledger.Edge) bool {
 // sameAs tells whether it would be remembered like that.
 func (g *glimpse) sameAs(e star.Edge, shown bool, older *bool, stamp string, base []int64) bool {
 	now := remember(ledger.Edge{}, star.Look{Edge: e, Meta: g.Meta, Stars: g.ids()}.Remembered())
-	return *now.S == shown && sameBool(now.Older, older) && string(g.Meta.Stamp) == stamp && slices.Equal(now.Base, base)
+	return *now.S == shown && alikeBool(now.Older, older) && string(g.Meta.Stamp) == stamp && slices.Equal(now.Base, base)
 }
 
-func sameBool(a, b *bool) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
+func alikeBool(a, b *bool) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
 
 // isOtherTask tells whether a task's number was used again.
 func isOtherTask(e ledger.Edge, createdAt time.Time) bool {
