@@ -29,12 +29,14 @@ type API struct {
 	Examples func(context.Context, icl.Query) (icl.Page, error)
 
 	bodies *semaphore.Weighted // bytes of large deliveries that may be in memory
+	links  gather
 	seen   sightings
 }
 
 // Server returns the server, ready to serve. It is called once.
 func (a *API) Server() *http.Server {
 	a.bodies = semaphore.NewWeighted(maxBodies)
+	a.links.commit = a.commitLinks
 	return web.NewServer(web.Options{Listener: metrics.ListenAPI, Metrics: a.Metrics, Log: a.Log}, a.routes())
 }
 

@@ -158,7 +158,8 @@ func (s *sightings) due(project int64, now time.Time) bool {
 // nothing is what enqueue returns for a delivery that does not concern us.
 const nothing = -1
 
-// enqueue makes dirty what a delivery concerns, and returns how many keys.
+// enqueue makes dirty what a delivery concerns, and returns how many keys that were
+// not counted yet.
 func (a *API) enqueue(ctx context.Context, e event) (int, error) {
 	switch e.Action {
 	case labelstudio.AnnotationCreated, labelstudio.AnnotationsCreated, labelstudio.AnnotationUpdated, labelstudio.TasksCreated:
@@ -191,7 +192,15 @@ func (a *API) linked(ctx context.Context, tasks []named) (int, error) {
 	if len(links) == 0 {
 		return nothing, nil
 	}
-	return a.Ledger.Linked(ctx, links, a.Initial, ledger.FromWebhook)
+	return 0, a.links.add(ctx, links)
+}
+
+// commitLinks commits what one or more deliveries link, and counts it: that is not
+// each delivery's own.
+func (a *API) commitLinks(ctx context.Context, links []ledger.Link) error {
+	n, err := a.Ledger.Linked(ctx, links, a.Initial, ledger.FromWebhook)
+	a.Metrics.Triggers.With(metrics.Webhook).Add(float64(n))
+	return err
 }
 
 // event is a delivery as far as we read it: which tasks it is about. Keys that are
