@@ -85,7 +85,7 @@ func testKillLoop(t *testing.T, side studioSide, real *studio.Real) {
 	defer people.Wait()
 	defer stop()
 	for _, fault := range l.faults() {
-		l.pause(upTo(l.chance, 1500 * time.Millisecond))
+		l.pause(upTo(l.chance, 1500*time.Millisecond))
 		fault()
 		if l.killed++; l.killed%6 == 0 {
 			l.rest()
@@ -95,7 +95,9 @@ func testKillLoop(t *testing.T, side studioSide, real *studio.Real) {
 	t.Logf("%d edits, %d kills, %d keys edited in two places at once; lost %d, undone or invented %d", l.edits, l.killed, l.conflicts, l.lost, l.undone)
 }
 
-func upTo(chance *rand.Rand, d time.Duration) time.Duration { return time.Duration(chance.Int64N(int64(d))) }
+func upTo(chance *rand.Rand, d time.Duration) time.Duration {
+	return time.Duration(chance.Int64N(int64(d)))
+}
 
 // pause lets the others go on for a time.
 func (l *killLoop) pause(d time.Duration) {
@@ -281,7 +283,7 @@ func (l *killLoop) postgresAway(end func() error) {
 	if err := end(); err != nil {
 		l.Fatal(err)
 	}
-	l.pause(upTo(l.chance, 2 * time.Second))
+	l.pause(upTo(l.chance, 2*time.Second))
 	if err := l.server.Restart(l.Context()); err != nil {
 		l.Fatal(err)
 	}
@@ -295,7 +297,7 @@ func (l *killLoop) killStudio() {
 	if err := l.real.Kill(); err != nil {
 		l.Fatal(err)
 	}
-	l.pause(upTo(l.chance, 2 * time.Second))
+	l.pause(upTo(l.chance, 2*time.Second))
 	if err := l.real.Restart(l.Context()); err != nil {
 		l.Fatal(err)
 	}
