@@ -49,6 +49,12 @@ func (s setting) secret() bool {
 	return false
 }
 
+// mayHoldPassword says whether a text that is no secret by its kind must not be quoted all the same: somebody wrote user:password@ into it.
+func (s setting) mayHoldPassword(text string) bool {
+	_, url := s.value.Interface().(BaseURL)
+	return url && strings.Contains(text, "@")
+}
+
 func (s setting) bool() bool { return s.value.Kind() == reflect.Bool }
 
 // names are the variables that set it.
@@ -170,7 +176,7 @@ func (s setting) set(text, where string) error {
 	switch {
 	case err == nil:
 		return nil
-	case s.secret():
+	case s.secret() || s.mayHoldPassword(text):
 		return fmt.Errorf("%s: %w", where, err)
 	}
 	return fmt.Errorf("%s: %q %w", where, text, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/aristotle/reconciler/reconciler/auth"
 	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/logs"
 	"github.com/aristotle/reconciler/reconciler/web"
 )
 
@@ -28,9 +29,10 @@ type API struct {
 	// Examples answers what is asked for examples.
 	Examples func(context.Context, icl.Query) (icl.Page, error)
 
-	bodies *semaphore.Weighted // bytes of large deliveries that may be in memory
-	links  gather
-	seen   sightings
+	bodies   *semaphore.Weighted // bytes of large deliveries that may be in memory
+	links    gather
+	seen     sightings
+	failures logs.Failures
 }
 
 // Server returns the server, ready to serve. It is called once.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
@@ -47,7 +49,8 @@ func (a *API) webhook(w http.ResponseWriter, r *http.Request) {
 	if !errors.As(err, &p) {
 		p = &web.Problem{Status: http.StatusServiceUnavailable, Detail: "The database is away. Nothing needs to be sent again: the next pass finds it."}
 	}
-	a.Log.WarnContext(r.Context(), "webhook", "action", metrics.ActionOf(action), "outcome", outcome, "status", p.Status, "error", err)
+	a.failures.Log(r.Context(), a.Log, slog.LevelWarn, "webhook", fmt.Sprint(outcome, p.Status), err,
+		slog.String("action", string(metrics.ActionOf(action))), slog.String("outcome", string(outcome)), slog.Int("status", p.Status))
 	web.Fail(w, p)
 }
 
