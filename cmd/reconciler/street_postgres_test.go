@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -52,6 +53,15 @@ func TestPostgresAway(t *testing.T) {
 			}
 			s.annotate(tasks["note_meanwhile"], true) // the webhook is answered 503, and not sent again
 			s.setMeta(tasks["meta_meanwhile"], object{"gold_star": true})
+			start := time.Now()
+			status, answer := s.deliver(p, delivery{body: strings.NewReader(fmt.Sprintf(
+				`{"action": "TASKS_CREATED", "tasks": [{"id": %d, "project": %d, "data": {"conquest_id": "note_meanwhile"}}]}`, tasks["note_meanwhile"], s.projects[0]))})
+			if took := time.Since(start); status != 503 || took > impatience {
+				t.Errorf("a delivery without a database: %d %s after %s", status, answer, took)
+			}
+			if n := p.metric(t, `reconciler_webhooks_total{action="TASKS_CREATED",outcome="failed"}`); n != 1 {
+				t.Errorf("%v failed deliveries are counted, want 1", n)
+			}
 			s.wantUnready(p, "database")
 			if err := server.Restart(t.Context()); err != nil {
 				t.Fatal(err)
