@@ -78,6 +78,9 @@ func TestMistakes(t *testing.T) {
 			t.Errorf("%s\n%v, want %s", c.text, err, c.want)
 		}
 	}
+	if _, err := auth.Load("../../deploy/tokens.example.yaml"); err != nil {
+		t.Errorf("the example: %v", err)
+	}
 	for _, text := range []string{"", "# nobody yet\n", "---\n", "[]"} {
 		if _, err := auth.Load(file(t, text)); err != nil {
 			t.Errorf("%q: %v", text, err)
