@@ -42,10 +42,10 @@ const (
 	skew = 5 * time.Minute
 	// foundPage is how many keys share a transaction of what a pass has found.
 	foundPage = 1000
-	// markPage is how many findings become dirty at once, markMost how many may wait in
-	// the queue, and markEvery how often more are made dirty.
-	markPage, markMost = 500, 2000
-	markEvery          = time.Second
+	// markMost is how many keys that passes found may wait in the queue, and markEvery
+	// how often it is filled up: more than the worker turns meanwhile.
+	markMost  = 5000
+	markEvery = time.Second
 )
 
 // Passes look for what no event tells: a star that was set through Label Studio's
@@ -190,7 +190,7 @@ func (p *Passes) tell(ctx context.Context, what string, err error) {
 
 // mark makes findings dirty, as many as the queue has room for.
 func (p *Passes) mark(ctx context.Context) {
-	n, more, err := p.Ledger.MarkFound(ctx, markPage, markMost)
+	n, more, err := p.Ledger.MarkFound(ctx, markMost)
 	p.tell(ctx, "marking", err)
 	p.Intake.count(metrics.Diff, n)
 	if p.marking = more; !more && n > 0 {

@@ -216,19 +216,24 @@ func (r *pairRow) edge() PairEdge {
 	return e
 }
 
+// plainEdgeColumns leave out what takes a look-up an edge: Unmet and TextHash.
+const plainEdgeColumns = `
+	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
+	       extract(epoch FROM intent_deadline - now())::float8, missing_since, false, held, NULL::bytea`
+
 // EdgesBetween returns, in task order, the edges of a project whose task ids are above
-// after and not above upto, and those of other projects among them that are in ids.
+// after and not above upto, and those of other projects among them that are in ids. Unmet and TextHash are not read.
 func (l *Ledger) EdgesBetween(ctx context.Context, project, after, upto int64, ids []int64) ([]Edge, error) {
 	return l.edges(ctx, `task_id > $2 AND task_id <= $3 AND (project = $1 OR task_id = ANY($4))`, project, after, upto, ids)
 }
 
-// Edges returns, in task order, the edges of tasks.
+// Edges returns, in task order, the edges of tasks. Unmet and TextHash are not read.
 func (l *Ledger) Edges(ctx context.Context, tasks []int64) ([]Edge, error) {
 	return l.edges(ctx, `task_id = ANY($1)`, tasks)
 }
 
 func (l *Ledger) edges(ctx context.Context, where string, args ...any) (edges []Edge, err error) {
-	rows, err := l.pool.Query(ctx, edgeColumns+` FROM edge WHERE `+where+` ORDER BY task_id`, args...)
+	rows, err := l.pool.Query(ctx, plainEdgeColumns+` FROM edge WHERE `+where+` ORDER BY task_id`, args...)
 	if err == nil {
 		edges, err = scanEdges(rows)
 	}

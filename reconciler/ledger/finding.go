@@ -144,13 +144,13 @@ func (l *Ledger) EndIncremental(ctx context.Context, is Incremental) error {
 	return nil
 }
 
-// MarkFound makes up to limit findings dirty of passes that may, while fewer than most keys
-// wait that passes have made dirty: people's changes go first, and the queue stays
-// short. It returns how many it made dirty, and whether more are to come.
-func (l *Ledger) MarkFound(ctx context.Context, limit, most int) (n int, more bool, err error) {
+// MarkFound makes findings dirty of passes that may, until most keys wait that passes have
+// made dirty: people's changes go first, and the queue stays short. It returns how
+// many it made dirty, and whether more are to come.
+func (l *Ledger) MarkFound(ctx context.Context, most int) (n int, more bool, err error) {
 	const sql = `WITH room AS (
-			SELECT LEAST($1, $2 - count(*)) AS n FROM (
-				SELECT FROM queue WHERE want_gen > done_gen AND priority = $3 AND leased_until IS NULL AND attempts = 0 LIMIT $2) waiting
+			SELECT $1 - count(*) AS n FROM (
+				SELECT FROM queue WHERE want_gen > done_gen AND priority = $2 AND leased_until IS NULL AND attempts = 0 LIMIT $1) waiting
 		), next AS (
 			SELECT f.key, f.pass FROM finding f JOIN pass p ON p.id = f.pass AND p.state = 'marking'
 			WHERE f.marked_at IS NULL ORDER BY f.pass, f.key LIMIT (SELECT GREATEST(n, 0) FROM room)
@@ -159,10 +159,10 @@ func (l *Ledger) MarkFound(ctx context.Context, limit, most int) (n int, more bo
 		), looked AS (
 			DELETE FROM finding f USING next WHERE f.key = next.key AND f.pass = next.pass AND f.class = '' RETURNING f.key
 		)
-		SELECT count(*), COALESCE(mark_dirty(array_agg(key), $3::smallint, $4, $5), 0) FROM (TABLE noted UNION ALL TABLE looked) marked`
+		SELECT count(*), COALESCE(mark_dirty(array_agg(key), $2::smallint, $3, $4), 0) FROM (TABLE noted UNION ALL TABLE looked) marked`
 	var dirty int
 	b := &pgx.Batch{}
-	b.Queue(sql, limit, most, FromDiff.priority(), string(FromDiff), minGap).QueryRow(func(r pgx.Row) error { return r.Scan(&n, &dirty) })
+	b.Queue(sql, most, FromDiff.priority(), string(FromDiff), minGap).QueryRow(func(r pgx.Row) error { return r.Scan(&n, &dirty) })
 	b.Queue(`UPDATE pass SET state = 'done' WHERE state = 'marking' AND NOT EXISTS (SELECT FROM finding f WHERE f.pass = pass.id AND marked_at IS NULL)`)
 	b.Queue(`SELECT EXISTS (SELECT FROM pass WHERE state = 'marking')`).QueryRow(func(r pgx.Row) error { return r.Scan(&more) })
 	if err := l.transact(ctx, b); err != nil {
