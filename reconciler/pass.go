@@ -85,6 +85,7 @@ type Passes struct {
 	away   atomic.Bool // the last pass found no Label Studio
 
 	nextChanges time.Time      // when the next incremental pass is due
+	lastChanges time.Time      // when the last one began
 	notBefore   time.Time      // when a full pass that failed may go on
 	running     bool           // a full pass is under way
 	marking     bool           // findings wait to be made dirty
@@ -116,8 +117,12 @@ func (p *Passes) Ready() <-chan struct{} {
 
 func (p *Passes) ready() { p.once.Do(func() { close(p.linked) }) }
 
-// Poke makes the next incremental pass start now: a webhook said that something
-// happened, and not what.
+// pokeGap keeps passes apart that webhooks ask for: a hundred that say nothing but that
+// something happened must not keep Label Studio busy with listings.
+const pokeGap = time.Second
+
+// Poke makes the next incremental pass start now, or a second after the last: a
+// webhook said that something happened, and not what.
 func (p *Passes) Poke() {
 	select {
 	case p.poke <- struct{}{}:
@@ -160,7 +165,7 @@ func (p *Passes) tick(ctx context.Context) {
 	if now.Before(p.nextChanges) || ctx.Err() != nil {
 		return
 	}
-	p.nextChanges = p.Incremental.Next(now.UTC())
+	p.lastChanges, p.nextChanges = now, p.Incremental.Next(now.UTC())
 	err := p.changes(ctx)
 	p.Metrics.DiffDuration.With(metrics.Incremental).Observe(time.Since(now).Seconds())
 	p.tell(ctx, string(metrics.Incremental), err)
@@ -214,7 +219,9 @@ func (p *Passes) wait(ctx context.Context, next time.Time) {
 	select {
 	case <-timer.C:
 	case <-p.poke:
-		p.nextChanges = time.Time{}
+		if soon := p.lastChanges.Add(pokeGap); soon.Before(p.nextChanges) {
+			p.nextChanges = soon
+		}
 	case <-ctx.Done():
 	}
 }
