@@ -140,6 +140,9 @@ func (l *Listener) unusable(ctx context.Context, conn *pgx.Conn, slot *slotState
 		return fmt.Sprintf("it stands at %s, and we confirmed no more than %s: somebody else made or read it", slot.confirmed, last.confirmed), nil
 	case last.print == now.print:
 		return "", nil
+	case last.print != "":
+		// Wherever the slot stands: while a table was out of the publication the server sent nothing of it, and we confirmed that.
+		return "the publication was changed while it was read", nil
 	}
 	younger, err := publicationYounger(ctx, conn, l.cfg.Publication, l.cfg.Slot)
 	if younger {
