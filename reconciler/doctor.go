@@ -146,8 +146,8 @@ func findingOf(err error, why string) ([]Finding, error) {
 	return nil, err
 }
 
-// Fatalities is every fatal finding and every reason why it could not look at the database, as one error: what keeps the daemon from
-// starting. A Label Studio that does not answer does not: it is waited for.
+// Fatalities is what keeps the daemon from starting, as one error: every fatal finding, and that nobody answers as the database. What else
+// could not be looked at, such as tables that a migration holds, or a Label Studio that is away, is waited for.
 func Fatalities(ups []Checkup) error {
 	var all []error
 	for _, up := range ups {
@@ -156,7 +156,7 @@ func Fatalities(ups []Checkup) error {
 				all = append(all, fmt.Errorf("%s. %s", f.What, f.Mend))
 			}
 		}
-		if up.Err != nil && up.Check != "label studio" && up.Check != "projects" {
+		if up.Err != nil && up.Check == "database" {
 			all = append(all, fmt.Errorf("look at the %s: %w", up.Check, up.Err))
 		}
 	}

@@ -186,6 +186,8 @@ func (d *daemon) examine(ctx context.Context) error {
 			}
 		}
 		switch {
+		case up.Check != "label studio" && up.Err != nil:
+			d.log.WarnContext(ctx, "could not look: going on", "check", up.Check, "error", up.Err)
 		case up.Check != "label studio":
 		case up.Err != nil:
 			d.log.WarnContext(ctx, "Label Studio does not answer: waiting for it", "url", d.cfg.LabelStudioURL, "error", up.Err)
