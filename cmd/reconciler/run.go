@@ -267,7 +267,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer d.close()
 	g, ctx := errgroup.WithContext(ctx)
 	a := &api.API{Ledger: d.ledger, Metrics: d.metrics, Log: d.log, Guard: d.guard, Secret: d.secret,
-		Initial: string(d.cfg.Initial), Projects: d.cfg.LabelStudioProjects, Examples: d.index.Examples}
+		Initial: string(d.cfg.Initial), Projects: d.cfg.LabelStudioProjects, Examples: d.index.Examples, Version: d.index.Version}
 	g.Go(func() error { return serve(ctx, d.metricsListener, d.observer()) })
 	g.Go(func() error { return serve(ctx, d.apiListener, a.Server()) })
 	g.Go(func() error { return serve(ctx, d.curationListener, d.curation.Server()) })

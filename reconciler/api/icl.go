@@ -1,20 +1,12 @@
 package api
 
 import (
-	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
-	"io"
 	"mime"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aristotle/reconciler/metrics"
@@ -28,19 +20,25 @@ const (
 	// iclTimeout bounds a request that the database has to answer.
 	iclTimeout   = 10 * time.Second
 	defaultLimit = 10
-	// maxBuffer is what is gathered before it is sent. A page is mostly one piece; a large
-	// one is sent from the memory of the index, whoever is slow to take it.
-	maxBuffer = 256 << 10
-	ndjson    = "application/x-ndjson"
+	ndjson       = "application/x-ndjson"
 )
 
 // iclCall is a request for examples.
 type iclCall struct {
 	icl.Query
-	kind     *string // conquest_type as it was asked for
-	format   icl.Format
+	kind   *string // conquest_type as it was asked for
+	format icl.Format
+	accepts
+}
+
+// accepts is how a caller takes an answer.
+type accepts struct {
 	lines    bool // NDJSON
-	compress bool
+	compress bool // gzip
+}
+
+func acceptsOf(r *http.Request) accepts {
+	return accepts{wantsLines(r.Header["Accept"]), wantsGzip(r.Header["Accept-Encoding"])}
 }
 
 // examples answers requests for examples, those that are refused included, and measures them.
@@ -66,33 +64,42 @@ func (m *measured) WriteHeader(status int) {
 	m.ResponseWriter.WriteHeader(status)
 }
 
+// icl answers once more what it has answered before, where that still holds.
 func (a *API) icl(w http.ResponseWriter, r *http.Request) {
-	c, err := parseICL(r)
-	w.(*measured).format = metrics.FormatOf(string(c.format))
-	if err == nil {
-		err = auth.From(r.Context()).Confined(c.Philosopher, c.Domain)
-	}
-	var page icl.Page
-	if err == nil {
-		page, err = a.page(r.Context(), c.Query)
-	}
-	if err != nil {
+	how := acceptsOf(r)
+	ready := a.answers.get(r.URL.RawQuery, how)
+	if ready == nil || a.Version(ready.query) != ready.version {
+		var err error
+		if ready, err = a.answerICL(w.(*measured), r, how); err != nil {
+			web.Fail(w, err)
+			return
+		}
+	} else if err := auth.From(r.Context()).Confined(ready.query.Philosopher, ready.query.Domain); err != nil {
 		web.Fail(w, err)
 		return
 	}
-	h := w.Header()
-	tag := c.tag(page)
-	h.Set("Cache-Control", "private, no-cache") // keep it, and ask whether it still holds
-	h.Set("Vary", "Accept, Accept-Encoding, Authorization")
-	h.Set("ETag", tag)
-	if c.lines && page.Next != "" {
-		h.Set("Link", "<"+next(r.URL, page.Next)+`>; rel="next"`)
+	w.(*measured).format = ready.format
+	ready.send(w, r)
+}
+
+// answerICL makes an answer.
+func (a *API) answerICL(w *measured, r *http.Request, how accepts) (*iclAnswer, error) {
+	c, err := parseICL(r)
+	w.format = metrics.FormatOf(string(c.format))
+	if err != nil {
+		return nil, err
 	}
-	if matches(r.Header.Get("If-None-Match"), tag) {
-		w.WriteHeader(http.StatusNotModified)
-		return
+	c.accepts = how
+	if err := auth.From(r.Context()).Confined(c.Philosopher, c.Domain); err != nil {
+		return nil, err
 	}
-	c.send(w, page)
+	page, err := a.page(r.Context(), c.Query)
+	if err != nil {
+		return nil, err
+	}
+	ready := c.answer(r.URL, page)
+	a.answers.put(r.URL.RawQuery, how, ready)
+	return ready, nil
 }
 
 // page asks for a page; what goes wrong with the database is a 503.
@@ -149,8 +156,6 @@ func parseICL(r *http.Request) (c iclCall, err error) {
 	if !c.format.Valid() {
 		return c, web.Refuse(http.StatusBadRequest, "format must be chatml, alpaca or openai.")
 	}
-	c.lines = wantsLines(r.Header.Values("Accept"))
-	c.compress = wantsGzip(r.Header.Values("Accept-Encoding"))
 	return c, nil
 }
 
@@ -166,6 +171,9 @@ func weight(params map[string]string) float64 {
 // wantsLines tells whether NDJSON is asked for by its name, and JSON no more than it.
 func wantsLines(accept []string) bool {
 	lines, whole := 0.0, 0.0
+	if len(accept) == 1 && !strings.Contains(accept[0], "ndjson") {
+		return false // as most
+	}
 	for _, choice := range strings.Split(strings.Join(accept, ","), ",") {
 		switch kind, params, err := mime.ParseMediaType(choice); {
 		case err != nil:
@@ -186,131 +194,4 @@ func wantsGzip(accept []string) bool {
 		}
 	}
 	return false
-}
-
-// tag names what is answered: every byte of it follows from what is hashed.
-func (c iclCall) tag(page icl.Page) string {
-	b := make([]byte, 0, 2048)
-	for _, text := range []string{c.Philosopher, c.Domain, c.Type, string(c.format), page.Next} {
-		b = binary.AppendUvarint(b, uint64(len(text)))
-		b = append(b, text...)
-	}
-	b = binary.AppendUvarint(b, uint64(page.LeftOut))
-	for _, e := range page.Examples {
-		sum := e.Sum()
-		b = append(b, sum[:]...)
-	}
-	b = strconv.AppendBool(strconv.AppendBool(b, c.lines), c.compress)
-	sum := sha256.Sum256(b)
-	return `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
-}
-
-// matches tells whether an If-None-Match names the tag. Whether it is a weak one is
-// all the same here.
-func matches(header, tag string) bool {
-	for _, t := range strings.Split(header, ",") {
-		t = strings.TrimSpace(t)
-		if t == "*" || strings.TrimPrefix(t, "W/") == tag {
-			return true
-		}
-	}
-	return false
-}
-
-// next is the request for the next page.
-func next(u *url.URL, cursor string) string {
-	q := u.Query()
-	q.Set("cursor", cursor)
-	return u.Path + "?" + q.Encode()
-}
-
-// What an answer needs and can use again.
-var (
-	buffers = sync.Pool{New: func() any { return new(make([]byte, 0, maxBuffer)) }}
-	zippers = sync.Pool{New: func() any { z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return z }} // there is such a level
-)
-
-// send writes the answer. A caller who has gone needs none.
-func (c iclCall) send(w http.ResponseWriter, page icl.Page) {
-	buffer := buffers.Get().(*[]byte)
-	defer buffers.Put(buffer)
-	head, between, tail := c.around(page)
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	if c.lines {
-		h.Set("Content-Type", ndjson)
-	}
-	var out io.Writer = w
-	if c.compress {
-		h.Set("Content-Encoding", "gzip")
-		z := zippers.Get().(*gzip.Writer)
-		z.Reset(w)
-		defer func() {
-			_ = z.Close()
-			zippers.Put(z)
-		}()
-		out = z
-	} else {
-		n := len(head) + max(0, len(page.Examples)-1)*len(between) + len(tail)
-		for _, e := range page.Examples {
-			n += e.Len(c.format)
-		}
-		h.Set("Content-Length", strconv.Itoa(n))
-	}
-	b := append((*buffer)[:0], head...)
-	var err error
-	flush := func(more int) {
-		if len(b)+more > maxBuffer && err == nil {
-			_, err = out.Write(b)
-			b = b[:0]
-		}
-	}
-	for i, e := range page.Examples {
-		if i > 0 {
-			b = append(b, between...)
-		}
-		n := e.Len(c.format)
-		if flush(n); err == nil && n > maxBuffer {
-			err = e.Write(out, c.format)
-			continue
-		}
-		b = e.Append(b, c.format)
-	}
-	b = append(b, tail...)
-	flush(maxBuffer)
-}
-
-// around is what stands before, between and after the examples.
-func (c iclCall) around(page icl.Page) (head, between, tail string) {
-	if c.lines {
-		if len(page.Examples) == 0 {
-			return "", "", ""
-		}
-		return "", "\n", "\n"
-	}
-	type first struct {
-		Philosopher string     `json:"philosopher"`
-		Domain      string     `json:"domain"`
-		Type        *string    `json:"conquest_type"`
-		Format      icl.Format `json:"format"`
-		Count       int        `json:"count"`
-	}
-	type last struct {
-		LeftOut int     `json:"left_out"`
-		Next    *string `json:"next_cursor"`
-	}
-	var after *string
-	if page.Next != "" {
-		after = &page.Next
-	}
-	before := text(first{c.Philosopher, c.Domain, c.kind, c.format, len(page.Examples)})
-	return strings.TrimSuffix(before, "}") + `,"examples":[`, ",", `],` + strings.TrimPrefix(text(last{page.LeftOut, after}), "{") + "\n"
-}
-
-func text(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // texts and numbers
-	}
-	return string(b)
 }

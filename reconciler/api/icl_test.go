@@ -26,7 +26,7 @@ import (
 
 // examplesOf serves examples that read finds. Package reconciler tests them with a database.
 func examplesOf(tokens *auth.Tokens, read func(context.Context, icl.Query) (icl.Page, error)) http.Handler {
-	a := &API{Metrics: metrics.New(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler), Guard: &auth.Guard{Tokens: tokens}, Examples: read}
+	a := &API{Metrics: metrics.New(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler), Guard: &auth.Guard{Tokens: tokens}, Examples: read, Version: func(icl.Query) uint64 { return 0 }}
 	return a.Server().Handler
 }
 

@@ -26,8 +26,11 @@ type API struct {
 	Secret   *auth.Secret // RECONCILER_WEBHOOK_SECRET, nil for none
 	Initial  string       // RECONCILER_INITIAL
 	Projects []int64      // LABEL_STUDIO_PROJECTS, empty for all
-	// Examples answers what is asked for examples.
+	// Examples and Version are those of [icl.Index].
 	Examples func(context.Context, icl.Query) (icl.Page, error)
+	Version  func(icl.Query) uint64
+
+	answers iclAnswers
 
 	bodies   *semaphore.Weighted // bytes of large deliveries that may be in memory
 	links    gather

@@ -86,7 +86,8 @@ func (x *Index) load(ctx context.Context) error {
 		return fmt.Errorf("read gold ratings: %w", err)
 	}
 	slices.Reverse(ratings) // oldest first: each is then put at the end of its lists
-	groups := map[group][]*Example{}
+	groups := lists{}
+	version := x.version + 1
 	for part := range slices.Chunk(ratings, atOnce) {
 		all, err := readTexts(ctx, x.src.pool, h.have, h.rowsOf(part))
 		if err != nil {
@@ -95,7 +96,7 @@ func (x *Index) load(ctx context.Context) error {
 		for _, r := range part {
 			e := example(r, all[r.Key])
 			h.add(e)
-			put(groups, e)
+			groups.put(e, version)
 		}
 		if h.bytes > x.limit {
 			return errTooLarge
@@ -103,7 +104,7 @@ func (x *Index) load(ctx context.Context) error {
 	}
 	x.held = h
 	x.mu.Lock()
-	x.groups = groups
+	x.groups, x.version = groups, version
 	x.mu.Unlock()
 	x.measure()
 	return nil
@@ -166,17 +167,18 @@ func (x *Index) refresh(ctx context.Context, n News) error {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.version++
 	for id, e := range now {
 		was := x.held.ratings[id]
 		if was != nil && e != nil && was.Rating == e.Rating && was.sum == e.sum && was.Usable() == e.Usable() {
 			continue
 		}
 		if was != nil {
-			drop(x.groups, was)
+			x.groups.drop(was, x.version)
 			x.held.remove(was)
 		}
 		if e != nil {
-			put(x.groups, e)
+			x.groups.put(e, x.version)
 			x.held.add(e)
 		}
 	}

@@ -26,7 +26,9 @@ type Index struct {
 
 	mu     sync.RWMutex
 	fresh  bool
-	groups map[group][]*Example // oldest first, so that a new one is put at the end
+	groups lists
+	// version has grown with every change of a list, for as long as the index lives.
+	version uint64
 
 	held held // Run's alone
 }
@@ -71,8 +73,13 @@ func (x *Index) page(q Query, after *place) (page Page, ok bool) {
 	if !x.fresh {
 		return Page{}, false
 	}
-	list := x.groups[group{q.Philosopher, q.Domain, fold(q.Type)}]
+	held := x.groups[group{q.Philosopher, q.Domain, fold(q.Type)}]
+	if held == nil {
+		return page, true
+	}
+	list := held.examples
 	i := len(list)
+	page.Version = held.version
 	if after != nil {
 		i, _ = slices.BinarySearchFunc(list, &Rating{At: after.at, ID: after.id}, compareTo)
 	}
@@ -89,8 +96,29 @@ func (x *Index) page(q Query, after *place) (page Page, ok bool) {
 
 func compareTo(e *Example, r *Rating) int { return e.compare(r) }
 
-// lists are the groups that an example is in.
-func lists(e *Example) []group {
+// Version changes whenever what queries of a philosopher, domain and type give does:
+// an answer may be given again while it is the [Page.Version] of then. It is 0 where
+// nothing may be given again.
+func (x *Index) Version(q Query) uint64 {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if held := x.groups[group{q.Philosopher, q.Domain, fold(q.Type)}]; held != nil && x.fresh {
+		return held.version
+	}
+	return 0
+}
+
+// lists are all groups that there are.
+type lists map[group]*list
+
+// list is the examples of one group, oldest first, so that a new one is put at the end.
+type list struct {
+	examples []*Example
+	version  uint64
+}
+
+// groupsOf are the groups that an example is in.
+func groupsOf(e *Example) []group {
 	all := []group{{e.Philosopher, e.Domain, ""}}
 	if e.Type != "" {
 		all = append(all, group{e.Philosopher, e.Domain, fold(e.Type)})
@@ -99,24 +127,28 @@ func lists(e *Example) []group {
 }
 
 // put adds an example to its lists, and drop takes it out. The lock must be held
-// where the groups can be read by others.
-func put(groups map[group][]*Example, e *Example) {
-	for _, g := range lists(e) {
-		list := groups[g]
-		i, _ := slices.BinarySearchFunc(list, &e.Rating, compareTo)
-		groups[g] = slices.Insert(list, i, e)
+// where the lists can be read by others.
+func (all lists) put(e *Example, version uint64) {
+	for _, g := range groupsOf(e) {
+		l := all[g]
+		if l == nil {
+			l = new(list)
+			all[g] = l
+		}
+		i, _ := slices.BinarySearchFunc(l.examples, &e.Rating, compareTo)
+		l.examples, l.version = slices.Insert(l.examples, i, e), version
 	}
 }
 
-func drop(groups map[group][]*Example, e *Example) {
-	for _, g := range lists(e) {
-		list := groups[g]
-		i, found := slices.BinarySearchFunc(list, &e.Rating, compareTo)
+func (all lists) drop(e *Example, version uint64) {
+	for _, g := range groupsOf(e) {
+		l := all[g]
+		i, found := slices.BinarySearchFunc(l.examples, &e.Rating, compareTo)
 		if !found {
 			panic("an example that is held is in its lists")
 		}
-		if groups[g] = slices.Delete(list, i, i+1); len(groups[g]) == 0 {
-			delete(groups, g)
+		if l.examples, l.version = slices.Delete(l.examples, i, i+1), version; len(l.examples) == 0 {
+			delete(all, g)
 		}
 	}
 }

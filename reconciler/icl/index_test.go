@@ -174,14 +174,14 @@ func (x *Index) check(t *testing.T) {
 	leftOut, listed := 0, 0
 	for _, e := range x.held.ratings {
 		bytes += e.size()
-		listed += len(lists(e))
+		listed += len(groupsOf(e))
 		if !e.Usable() {
 			leftOut++
 		}
 	}
 	bytes += ownerSize * int64(len(x.held.prompts.of)+len(x.held.responses.of))
 	for _, list := range x.groups {
-		listed -= len(list)
+		listed -= len(list.examples)
 	}
 	if bytes != x.held.bytes || leftOut != x.held.leftOut || listed != 0 {
 		t.Errorf("bytes %d and not %d, left out %d and not %d, listed too few times %d", x.held.bytes, bytes, x.held.leftOut, leftOut, listed)

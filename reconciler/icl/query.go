@@ -31,6 +31,7 @@ type Page struct {
 	Examples []*Example // usable ones, newest first
 	LeftOut  int        // ratings between them without a usable text
 	Next     string     // the cursor that goes on; "": that was all
+	Version  uint64     // see [Index.Version]
 
 	bytes int
 	gap   int // left out since the last example
