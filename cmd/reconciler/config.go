@@ -70,7 +70,7 @@ func needs(command string) []string {
 	switch command {
 	case "run", "diff":
 		return []string{"ARISTOTLE_DATABASE_URL", "LABEL_STUDIO_API_KEY"}
-	case "setup", "doctor", "status", "held", "uninstall":
+	case "setup", "doctor", "status", "held", "uninstall", "export":
 		return []string{"ARISTOTLE_DATABASE_URL"}
 	}
 	return nil
@@ -92,6 +92,7 @@ func uses(command, env string) bool {
 		"doctor":    general + names + studio + "ARISTOTLE_DATABASE_URL ARISTOTLE_REPLICATION_URL RECONCILER_LISTEN RECONCILER_PUBLIC_URL RECONCILER_WEBHOOK_SECRET",
 		"diff":      general + studio + "ARISTOTLE_DATABASE_URL RECONCILER_SCHEMA LABEL_STUDIO_DATABASE_URL RECONCILER_INITIAL RECONCILER_GROUND_TRUTH RECONCILER_DIFF_PAGE RECONCILER_DIFF_PAUSE RECONCILER_BRAKE_COUNT RECONCILER_BRAKE_SHARE RECONCILER_LOCAL_USER",
 		"status":    general + "ARISTOTLE_DATABASE_URL RECONCILER_SLOT RECONCILER_SCHEMA RECONCILER_METRICS_LISTEN",
+		"export":    general + "ARISTOTLE_DATABASE_URL RECONCILER_SCHEMA",
 		"held":      general + "ARISTOTLE_DATABASE_URL RECONCILER_SCHEMA RECONCILER_LOCAL_USER",
 		"demo":      general + listen,
 	}[command]

@@ -31,6 +31,7 @@ type commands struct {
 	Uninstall   UninstallCmd   `cmd:"" help:"Remove our webhooks, slot, publication and schema; shows what it will do and asks first."`
 	Status      StatusCmd      `cmd:"" help:"What the daemon is doing, also when it is down; with a key, the story of that key."`
 	Held        HeldCmd        `cmd:"" help:"Keys that wait for a person: list them, settle one. Works with the daemon down."`
+	Export      ExportCmd      `cmd:"" help:"Gold stars as JSON Lines, newest first: a data set."`
 	Healthcheck HealthcheckCmd `cmd:"" help:"Ask the daemon on this machine whether it is alive; for containers, which have no curl."`
 }
 

@@ -119,7 +119,7 @@ func (s *Source) Examples(ctx context.Context, q Query) (Page, error) {
 	// Usable or not is known when the texts are read: a few more until the page is full,
 	// and one, to know whether it goes on.
 	for chunk := min(q.Limit+1, firstChunk); ; {
-		ratings, have, err := s.ratings(ctx, q, after, chunk)
+		ratings, have, err := readRatings(ctx, s.pool, Selection{Philosopher: q.Philosopher, Domain: q.Domain, Type: q.Type}, after, chunk)
 		if err != nil {
 			return Page{}, fmt.Errorf("read gold ratings: %w", err)
 		}
@@ -146,8 +146,8 @@ func (s *Source) Examples(ctx context.Context, q Query) (Page, error) {
 	}
 }
 
-// ratings reads the next of a query's ratings.
-func (s *Source) ratings(ctx context.Context, q Query, after *place, limit int) (ratings []Rating, have tables, err error) {
+// readRatings reads the next ratings of a selection, and which tables of texts there are.
+func readRatings(ctx context.Context, db sender, sel Selection, after *place, limit int) (ratings []Rating, have tables, err error) {
 	var at *int64
 	var id string
 	if after != nil {
@@ -155,10 +155,19 @@ func (s *Source) ratings(ctx context.Context, q Query, after *place, limit int) 
 	}
 	b := &pgx.Batch{}
 	queueTables(b, &have)
-	b.Queue(ratingsSQL, q.Philosopher, q.Domain, fold(q.Type), at, id, nil, nil, limit).Query(func(rows pgx.Rows) error {
+	b.Queue(ratingsSQL, sel.Philosopher, sel.Domain, fold(sel.Type), at, id, bound(sel.Since), bound(sel.Until), limit).Query(func(rows pgx.Rows) error {
 		return scanRatings(rows, func(r Rating) { ratings = append(ratings, r) })
 	})
-	return ratings, have, s.pool.SendBatch(ctx, b).Close()
+	return ratings, have, db.SendBatch(ctx, b).Close()
+}
+
+// bound is a time as a column without a zone has it; nil for none.
+func bound(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }
 
 // wanted are the rows of the text tables to be read: by conquest, or, where it is
