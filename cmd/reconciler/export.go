@@ -69,7 +69,7 @@ func (c *ExportCmd) Run(ctx context.Context, cfg *Config) error {
 	case err != nil:
 		return withoutDSN(err)
 	}
-	fmt.Fprintf(os.Stderr, "%d examples in %v; %d gold stars were left out, which have no usable prompt or response\n",
+	fmt.Fprintf(os.Stderr, "%d examples in %v; left out without a usable prompt or response: %d\n",
 		n.Examples, time.Since(start).Round(time.Millisecond), n.LeftOut)
 	return nil
 }
@@ -78,6 +78,13 @@ func (c *ExportCmd) Run(ctx context.Context, cfg *Config) error {
 func whole(path string, write func(io.Writer) error) (err error) {
 	if path == "-" {
 		return write(os.Stdout)
+	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() { // a device, a pipe: nothing to put in its place
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
+		}
+		return errors.Join(write(f), f.Close())
 	}
 	f, err := os.OpenFile(filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid())), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
 	if err != nil {

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// TestExport: what is exported, in which order, and that it is what the programs that train models read.
+func TestExport(t *testing.T) {
+	t.Parallel()
+	cfg := unprepared(t, sandbox.Schema{Texts: true})
+	setUp(t, cfg, false)
+	l, err := ledger.Open(t.Context(), string(cfg.AristotleDatabaseURL), string(cfg.Schema))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	execAll(t, connect(t, cfg.AristotleAdminURL),
+		`INSERT INTO "Conquest" (id, "conquestType", philosopher, domain) SELECT 'c' || i, 'DESIGN_REVIEW', 'p' || i % 2, 'd' FROM generate_series(1, 600) i`,
+		`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain, created_at)
+			SELECT 'r' || i, 'c' || i, 'conquest_analysis', i <> 7, 'p' || i % 2, 'd', timestamp '2026-01-01' + i * interval '1 hour' FROM generate_series(1, 600) i`,
+		`INSERT INTO conquest_prompt SELECT 'p' || i, 'c' || i, jsonb_build_object('prompt', E'ask "' || i || E'" ünï\u2028 \n <b>') FROM generate_series(1, 600) i`,
+		`INSERT INTO conquest_response SELECT 'p' || i, 'c' || i, jsonb_build_object('response', CASE WHEN i <> 9 THEN 'say ' || i ELSE '' END) FROM generate_series(1, 600) i`)
+	export := func(args ...string) []byte {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "out.jsonl")
+		args = append([]string{"export", "-o", file, "--aristotle-database-url", string(cfg.AristotleDatabaseURL)}, args...)
+		if err := execute(t.Context(), &commands{}, args); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files, err := os.ReadDir(filepath.Dir(file)); err != nil || len(files) != 1 {
+			t.Errorf("%v beside it: %v", files, err)
+		}
+		return text
+	}
+	said := func(text []byte) (all []string) {
+		for line := range bytes.Lines(text) {
+			var e struct{ Output string }
+			if err := json.Unmarshal(line, &e); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, strings.TrimPrefix(e.Output, "say "))
+		}
+		return all
+	}
+	var want []string
+	for i := 600; i > 0; i-- {
+		if i != 7 && i != 9 {
+			want = append(want, fmt.Sprint(i))
+		}
+	}
+	if diff := cmp.Diff(want, said(export("--format", "alpaca"))); diff != "" {
+		t.Errorf("everything (-want +got):\n%s", diff)
+	}
+	for args, want := range map[string][]string{
+		"--philosopher p1 --limit 3":                                     {"599", "597", "595"},
+		"--since 2026-01-01T05:00:00+02:00 --until 2026-01-01T11:00:00Z": {"10", "8", "6", "5", "4", "3"},
+		"--domain x": nil,
+		"--conquest-type design_review --until 2026-01-01T03:00:00Z":        {"2", "1"},
+		"--conquest-type design_review --until 2026-01-01 --philosopher p0": nil,
+	} {
+		if diff := cmp.Diff(want, said(export(append(strings.Fields(args), "--format", "alpaca")...))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", args, diff)
+		}
+	}
+	files := []string{fmt.Sprint(len(want))}
+	for _, f := range []string{"chatml", "alpaca", "openai"} {
+		text := export("--format", f)
+		if !bytes.Equal(text, export("--format", f)) {
+			t.Errorf("%s: two exports differ", f)
+		}
+		file := filepath.Join(t.TempDir(), f)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f, file)
+	}
+	t.Run("datasets", func(t *testing.T) { trains(t, files...) })
+}
+
+// trains lets the real library load exports.
+func trains(t *testing.T, args ...string) {
+	cmd := exec.CommandContext(t.Context(), "python3", append([]string{"testdata/export_check.py"}, args...)...)
+	cmd.Env = append(os.Environ(), "HF_HUB_OFFLINE=1")
+	out, err := cmd.CombinedOutput()
+	missing := errors.Is(err, exec.ErrNotFound) || bytes.Contains(out, []byte("No module named 'datasets'"))
+	switch {
+	case missing && os.Getenv("CI") != "true":
+		t.Skip("python3 with the package datasets is not here: pip install datasets")
+	case err != nil:
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// A failed export leaves no file, and what stood there before.
+func TestExportWhole(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "out.jsonl")
+	if err := os.WriteFile(file, []byte("before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := execute(t.Context(), &commands{}, []string{"export", "--format", "openai", "-o", file, "--aristotle-database-url", "postgres://u:secret@127.0.0.1:1/x"})
+	if err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("an export without a database: %v", err)
+	}
+	text, err := os.ReadFile(file)
+	if files, err2 := os.ReadDir(filepath.Dir(file)); err != nil || string(text) != "before" || err2 != nil || len(files) != 1 {
+		t.Errorf("%q %v %v", text, err, files)
+	}
+}
