@@ -50,6 +50,9 @@
 //     probe waits for it.
 //   - Our database is away: nothing is confirmed, nothing is lost; everything waits.
 //   - The slot is lost: it is made anew and every row is compared with its hub.
+//   - A pass dies: it goes on from the page, or the key, where it was.
+//   - A side was restored from a backup, or is another one: the pass that finds it is
+//     braked before its first write, and a person says whether it is right.
 //   - A webhook is lost: the incremental pass finds the task by its updated_at.
 //   - Two daemons at work: the claim refuses the slower one's S3, and the deadline
 //     keeps the other from acting while the first one's PATCH may live.

@@ -169,6 +169,7 @@ func (p *Passes) tick(ctx context.Context) {
 	err := p.changes(ctx)
 	p.Metrics.DiffDuration.With(metrics.Incremental).Observe(time.Since(now).Seconds())
 	p.tell(ctx, string(metrics.Incremental), err)
+	p.tell(ctx, "cleaning up", p.Ledger.DropSettled(ctx))
 	if was := p.away.Swap(labelstudio.Away(err)); was && err == nil {
 		p.notBefore = time.Time{} // it is back
 	}

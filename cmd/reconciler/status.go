@@ -82,6 +82,8 @@ type status struct {
 	Oldest  oldestStatus    `json:"oldest_unsynced_seconds"`
 	Slot    slotStatus      `json:"slot"`
 	Passes  []projectStatus `json:"projects"`
+	Open    []passStatus    `json:"passes"` // full passes that are wanted or under way, and all that were braked
+	Drift   []driftStatus   `json:"drift"`  // what passes have found and no turn has settled
 	Studio  studioStatus    `json:"label_studio"`
 }
 
@@ -114,6 +116,54 @@ type projectStatus struct {
 	Changes *time.Time `json:"changes_until"` // the newest change that was seen, by Label Studio's clock
 }
 
+// passStatus is a pass that is not over.
+type passStatus struct {
+	Pass  int64  `json:"pass"`
+	Kind  string `json:"kind"`
+	State string `json:"state"`
+	Why   string `json:"why"`
+	Tasks int64  `json:"tasks_read"`
+	Brake string `json:"brake"` // why it was braked
+	Plan  string `json:"plan"`
+}
+
+type driftStatus struct {
+	Class  string    `json:"class"`
+	Keys   int       `json:"keys"`
+	Oldest time.Time `json:"oldest"`
+}
+
+// passesOf fills in what the passes are doing and have found.
+func (s *status) passesOf(ctx context.Context, l *ledger.Ledger) error {
+	open, err := l.OpenPasses(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range open {
+		o := passStatus{Pass: o.ID, Kind: o.Kind, State: string(o.State), Why: o.Why, Tasks: o.Tasks, Brake: deref(o.Brake), Plan: deref(o.Plan)}
+		s.Open = append(s.Open, o)
+	}
+	drift, err := l.Drift(ctx)
+	for _, d := range drift {
+		s.Drift = append(s.Drift, driftStatus{d.Class, d.Keys, d.Oldest.UTC()})
+	}
+	return err
+}
+
+func deref(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+func (o passStatus) String() string {
+	if o.Brake != "" {
+		return fmt.Sprintf("%s pass %d is BRAKED: %s; if that is right: reconciler diff --apply --plan %s", o.Kind, o.Pass, o.Brake, o.Plan)
+	}
+	return fmt.Sprintf("%s pass %d is %s, %d tasks read (%s)", o.Kind, o.Pass, o.State, o.Tasks, o.Why)
+}
+
 // daemonStatus is what the daemon of this machine says of itself.
 type daemonStatus struct {
 	URL     string   `json:"url"`
@@ -132,7 +182,7 @@ type studioStatus struct {
 
 // statusOf looks at everything. What may be away is no error.
 func statusOf(ctx context.Context, cfg *Config, l *ledger.Ledger) (*status, error) {
-	s := &status{Version: 1, Daemon: askDaemon(ctx, cfg), Studio: askStudio(ctx, cfg), Stuck: []ledger.Stuck{}, Passes: []projectStatus{}}
+	s := &status{Version: 1, Daemon: askDaemon(ctx, cfg), Studio: askStudio(ctx, cfg), Stuck: []ledger.Stuck{}, Passes: []projectStatus{}, Open: []passStatus{}, Drift: []driftStatus{}}
 	var err error
 	if s.Leader, err = l.Leader(ctx); err != nil {
 		return nil, err
@@ -164,7 +214,7 @@ func statusOf(ctx context.Context, cfg *Config, l *ledger.Ledger) (*status, erro
 		s.Passes = append(s.Passes, projectStatus{id, p.FullAt, p.Watermark})
 	}
 	slices.SortFunc(s.Passes, func(a, b projectStatus) int { return int(a.Project - b.Project) })
-	return s, nil
+	return s, s.passesOf(ctx, l)
 }
 
 // askDaemon asks the daemon of this machine, if there is one, whether it does its job.
@@ -223,6 +273,12 @@ func (s *status) print(out io.Writer) error {
 	}
 	if len(s.Passes) == 0 {
 		line("passes", "none has finished yet")
+	}
+	for _, o := range s.Open {
+		line("pass", "%s", o)
+	}
+	for _, d := range s.Drift {
+		line("drift", "%s %s, the oldest since %s", count(d.Keys, "key", "keys"), d.Class, story.When(d.Oldest))
 	}
 	line("Label Studio", "%s", s.Studio)
 	for _, k := range s.Stuck {
