@@ -40,11 +40,7 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 			next, why = o.EndedAt.Add(brakedRetry), "a plan was braked"
 		}
 	}
-	now := time.Now()
-	if now.Before(p.notBefore) {
-		return next, nil
-	}
-	if !now.Before(next) {
+	if !time.Now().Before(next) {
 		if err := p.Ledger.WantFull(ctx, why, nil); err != nil {
 			return next, err
 		}
@@ -56,6 +52,9 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 		switch {
 		case pass.State == ledger.PassBraked || pass.State == ledger.PassMarking:
 			continue
+		case time.Now().Before(p.notBefore) && !onlyRows(pass): // what needs no Label Studio does not wait for it
+			next = p.notBefore
+			continue
 		case pass.BeganAt != nil && time.Since(*pass.BeganAt) > tooOld:
 			return time.Now(), p.Ledger.ReplacePass(ctx, pass.ID)
 		}
@@ -64,10 +63,7 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 	return next, nil
 }
 
-// wanted asks for a full pass over everything, on the next turn of the loop.
-func (p *Passes) wanted(ctx context.Context, why string) error {
-	return p.Ledger.WantFull(ctx, why, nil)
-}
+func onlyRows(pass ledger.Pass) bool { return pass.Projects != nil && len(pass.Projects) == 0 }
 
 // noteReady lets turns begin once everything was compared and may go on.
 func (p *Passes) noteReady(last *ledger.Pass) {
@@ -165,8 +161,8 @@ const lastTask = math.MaxInt64
 // scope lists the projects that a pass reads, in their order. One that we knew and
 // that is not there any more is not read: nothing is inferred from that.
 func (p *Passes) scope(ctx context.Context, pass ledger.Pass) ([]int64, error) {
-	if pass.Projects != nil && len(pass.Projects) == 0 {
-		return nil, nil // only the rows
+	if onlyRows(pass) {
+		return nil, nil
 	}
 	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
 	if err != nil {
