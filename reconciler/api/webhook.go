@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -58,6 +59,10 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, ou
 	if err := a.admit(r); err != nil {
 		return "", metrics.Refused, err
 	}
+	probe, err := probeOf(r)
+	if err != nil {
+		return "", metrics.Refused, err
+	}
 	release, err := a.reserve(r.ContentLength)
 	if err != nil {
 		return "", metrics.Failed, err
@@ -75,18 +80,30 @@ func (a *API) deliver(w http.ResponseWriter, r *http.Request) (action string, ou
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commitTimeout)
 	defer cancel()
 	n, err := a.enqueue(ctx, e)
-	a.arrived(ctx, e.Project.ID)
-	if name := r.URL.Query().Get("probe"); name != "" && len(name) <= maxProbe && err == nil {
-		err = a.Ledger.TellProbe(ctx, name) // the doctor waits for it
+	if err == nil && probe != "" {
+		err = a.Ledger.TellProbe(ctx, probe) // the doctor waits for it
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return e.Action, metrics.Failed, err
-	case n == nothing:
+	}
+	a.arrived(ctx, e.Project.ID)
+	if n == nothing {
 		return e.Action, metrics.Ignored, nil
 	}
 	a.Metrics.Triggers.With(metrics.Webhook).Add(float64(n))
 	return e.Action, metrics.Accepted, nil
+}
+
+// probeOf returns the name that the doctor gave a delivery in its URL, "" for all others.
+func probeOf(r *http.Request) (string, error) {
+	name := r.URL.Query().Get("probe")
+	odd := strings.ContainsFunc(name, func(c rune) bool {
+		return c != '-' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
+	})
+	if odd || len(name) > maxProbe {
+		return "", web.Refuse(http.StatusBadRequest, "probe must be a name of at most %d letters, digits and hyphens.", maxProbe)
+	}
+	return name, nil
 }
 
 // admit says who may deliver: whoever knows the secret. Without one, or without tokens
