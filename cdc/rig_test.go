@@ -225,18 +225,6 @@ func (e *ear) streams() {
 	eventually(e.t, "streaming", func() bool { return e.l.Stats().Connected })
 }
 
-// ends waits until Run returns by itself.
-func (e *ear) ends() error {
-	e.t.Helper()
-	select {
-	case <-e.done:
-		return e.result
-	case <-time.After(patience):
-		e.t.Fatalf("Run does not end: %+v", e.l.Stats())
-		return nil
-	}
-}
-
 // eventually looks again and again: for what only the server's catalog tells, which calls nobody.
 func eventually(t testing.TB, what string, true func() bool) {
 	t.Helper()
