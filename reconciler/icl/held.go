@@ -214,6 +214,9 @@ func (x *Index) lookUp(ctx context.Context, n News) (map[string]*Example, error)
 			}
 		}
 	}
+	if len(again) == 0 { // stars that went
+		return now, nil
+	}
 	w := h.rowsOf(again)
 	types := map[string]string{}
 	b := &pgx.Batch{}
