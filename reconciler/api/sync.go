@@ -60,20 +60,24 @@ type syncAnswer struct {
 	Message    string `json:"message"`
 }
 
+// readCall reads a call that its sender may make. Its errors are problems.
+func readCall(w http.ResponseWriter, r *http.Request) (c syncCall, err error) {
+	if _, err := web.Query(r); err != nil {
+		return c, err
+	}
+	if err := web.ReadJSON(w, r, maxSync, &c); err != nil {
+		return c, err
+	}
+	if err := c.check(); err != nil {
+		return c, err
+	}
+	return c, auth.From(r.Context()).Confined(c.Philosopher, c.Domain)
+}
+
 // sync takes Aristotle's word that a conquest was marked VICTORY for a hint like any
 // other: the row decides. It only says how urgent it is, and waits for the turn.
 func (a *API) sync(w http.ResponseWriter, r *http.Request) {
-	var c syncCall
-	_, err := web.Query(r)
-	if err == nil {
-		err = web.ReadJSON(w, r, maxSync, &c)
-	}
-	if err == nil {
-		err = c.check()
-	}
-	if err == nil {
-		err = auth.From(r.Context()).Confined(c.Philosopher, c.Domain)
-	}
+	c, err := readCall(w, r)
 	var status int
 	var answer syncAnswer
 	if err == nil {
