@@ -203,10 +203,7 @@ func (x *Index) lookUp(ctx context.Context, n News) (map[string]*Example, error)
 	for _, id := range n.Ratings {
 		now[id] = nil
 	}
-	var again []Rating
-	for _, r := range ratings {
-		again = append(again, r)
-	}
+	again := slices.Clone(ratings)
 	for key := range touched {
 		for _, id := range h.of[key] {
 			if _, told := now[id]; !told {
