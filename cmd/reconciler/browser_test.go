@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -270,10 +269,3 @@ func (p *tab) says(want string) {
 	p.Helper()
 	p.until(fmt.Sprintf(`document.body && document.body.innerText.includes(%q)`, want))
 }
-
-// quoted is a selector's text.
-func attr(name, value string) string {
-	return fmt.Sprintf(`[%s="%s"]`, name, strings.ReplaceAll(value, `"`, `\"`))
-}
-
-func itoa(n int64) string { return fmt.Sprint(n) }

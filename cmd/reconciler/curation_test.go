@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -77,4 +78,12 @@ func TestCurationPages(t *testing.T) {
 	}
 }
 
-func taskPath(task int64) string { return "/tasks/" + itoa(task) + "/edit" }
+func taskPath(task int64) string { return fmt.Sprintf("/tasks/%d/edit", task) }
+
+// TestCuration does on the page what people do, with the stand-in; TestRealStreet does the same with the real Label Studio.
+func TestCuration(t *testing.T) {
+	t.Parallel()
+	b := openBrowser(t)
+	_, side := standIn(t)
+	curationFlows(newStreet(t, sandbox.Schema{}, side), b)
+}

@@ -53,6 +53,10 @@ func TestRealStreet(t *testing.T) {
 		t.Parallel()
 		allFlows(newStreet(t, sandbox.Schema{}, side), slices.Sorted(maps.Keys(flows))...)
 	})
+	t.Run("curation", func(t *testing.T) {
+		t.Parallel()
+		curationFlows(newStreet(t, sandbox.Schema{}, side), openBrowser(t))
+	})
 	t.Run("enum", func(t *testing.T) {
 		t.Parallel()
 		allFlows(newStreet(t, sandbox.Schema{Enums: true}, side), "victory", "star")

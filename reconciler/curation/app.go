@@ -124,8 +124,16 @@ func (a *App) routes() http.Handler {
 		return web.Refuse(http.StatusNotFound, "There is no such page. The list of conquests is a good place to start again.")
 	}))
 
-	m.Handle("POST /api/tasks/{task}/gold-star", a.program(a.goldStar))
+	m.Handle("/api/", a.programs())
+	m.HandleFunc("GET /openapi.yaml", web.ServeOpenAPI)
 	return a.secure(m)
+}
+
+// programs are the calls that openapi.yaml describes.
+func (a *App) programs() *web.Mux {
+	m := &web.Mux{}
+	m.Handle("POST /api/tasks/{task}/gold-star", a.program(a.goldStar))
+	return m
 }
 
 // handler answers, or returns why it cannot.
@@ -181,6 +189,7 @@ func (a *App) secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", contentPolicy)
 		w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
+		w.Header().Set("Referrer-Policy", "same-origin") // with none at all a form would not tell its origin
 		if auth.Bearer(r) == "" { // a token in a header is nothing that a browser adds by itself
 			if err := a.origin.Check(r); err != nil {
 				a.fail(w, r, web.Refuse(http.StatusForbidden, "This was sent from a page of another site. Open this page itself and try again."))

@@ -29,7 +29,7 @@ type editPage struct {
 	Conflict bool   // somebody saved another one meanwhile
 	Problem  string // why it was not saved
 	Changes  []piece
-	Compare  bool // show them, also without scripts
+	Sent     bool // the text was sent, and is newer than any draft
 }
 
 // Unchanged tells whether there is no change to show.
@@ -144,7 +144,7 @@ func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
 	// A form's line breaks are CR LF, whatever was typed.
 	p.Text = strings.ReplaceAll(r.PostForm.Get("text"), "\r\n", "\n")
 	p.Base, _ = strconv.ParseInt(r.PostForm.Get("base"), 10, 64) // 0 for none
-	p.Changes, p.Compare = compare(p.Response, p.Text), true
+	p.Changes, p.Sent = compare(p.Response, p.Text), true
 	if r.PostForm.Get("do") == "compare" {
 		return a.render(w, r, http.StatusOK, "edit", "Correct the response", p)
 	}

@@ -169,6 +169,12 @@ type listPage struct {
 
 func (a *App) showList(w http.ResponseWriter, r *http.Request) error {
 	q, who := parseQuery(r.URL.Query()), personOf(r)
+	for _, values := range r.URL.Query() {
+		if values[0] == "" { // a form sends its empty fields, too: an address that is shared has none
+			http.Redirect(w, r, q.URL(), http.StatusSeeOther)
+			return nil
+		}
+	}
 	counted := a.counts.ask(r.Context(), confined{q.values().Encode(), who.Philosopher, who.Domain}, func(ctx context.Context) (counts, error) {
 		return a.countResults(ctx, q, who)
 	})

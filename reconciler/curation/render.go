@@ -87,6 +87,7 @@ func (p *pages) funcs() template.FuncMap {
 		"number":      number,
 		"label":       label,
 		"plural":      plural,
+		"breakable":   breakable,
 	}
 }
 

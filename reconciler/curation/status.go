@@ -142,6 +142,9 @@ func (p statusPage) Waits() int {
 	return p.Stats.Ready + p.Stats.Waiting + p.Stats.Running + p.Stats.Stuck
 }
 
+// Behind tells whether something is not carried over yet.
+func (p statusPage) Behind() bool { return p.Stats.OldestToStudio+p.Stats.OldestToAristotle > 0 }
+
 // Age is the age of the oldest change that is not carried over.
 func (p statusPage) Age() string { return age(max(p.Stats.OldestToStudio, p.Stats.OldestToAristotle)) }
 

@@ -49,6 +49,12 @@ func label(word string) string {
 	return strings.ToUpper(string(first[0])) + string(first[1:])
 }
 
+// breakable lets a line break where an address has a joint.
+func breakable(text string) template.HTML {
+	text = template.HTMLEscapeString(text)
+	return template.HTML(strings.NewReplacer("@", "<wbr>@", "_", "_<wbr>").Replace(text))
+}
+
 func plural(n int, one, many string) string {
 	if n == 1 {
 		return one

@@ -175,8 +175,8 @@ for (const form of document.querySelectorAll('[data-draft]')) {
   const name = 'curation-draft-' + form.dataset.draft, text = form.elements.text, saved = text.defaultValue;
   const state = form.querySelector('[data-draft-state]'), note = form.querySelector('[data-draft-note]');
   const draft = JSON.parse(localStorage.getItem(name) || 'null');
-  const answered = document.querySelector('.notice.problem, .notice.conflict'); // what is in the editor is newer than the draft
-  if (draft && !answered && draft.text !== saved) {
+  const sent = form.hasAttribute('data-sent'); // what is in the editor is newer than the draft
+  if (draft && !sent && draft.text !== saved) {
     text.value = draft.text;
     form.elements.base.value = draft.base; // what it began from: somebody may have been faster
     note.hidden = false;
@@ -191,7 +191,7 @@ for (const form of document.querySelectorAll('[data-draft]')) {
   });
   const keep = () => {
     try {
-      if (text.value === saved && !answered) localStorage.removeItem(name);
+      if (text.value === saved && !sent) localStorage.removeItem(name);
       else localStorage.setItem(name, JSON.stringify({ text: text.value, base: form.elements.base.value }));
       state.textContent = text.value === saved ? '' : 'Draft kept in this browser';
     } catch { state.textContent = 'This browser cannot keep a draft of this length'; }
@@ -209,7 +209,7 @@ for (const form of document.querySelectorAll('[data-draft]')) {
   };
   text.addEventListener('input', () => { keep(); compareSoon(); });
   if (!note.hidden) compareNow();
-  if (answered) keep();
+  if (sent) keep();
   form.querySelector('[data-compare]').addEventListener('click', (event) => { event.preventDefault(); compareNow(); document.getElementById('changes').scrollIntoView({ block: 'nearest' }); });
 }
 // A text that was saved needs no draft: the page that says so comes from the editor.
