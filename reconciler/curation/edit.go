@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
@@ -35,6 +37,23 @@ type editPage struct {
 // Unchanged tells whether there is no change to show.
 func (p *editPage) Unchanged() bool {
 	return !slices.ContainsFunc(p.Changes, func(c piece) bool { return c.Op != same })
+}
+
+// longText is above what a browser can be asked to find the direction of as it is
+// written: Chromium takes minutes for a megabyte.
+const longText = 100_000
+
+// Dir is the direction of the editor: the browser finds it, or, for a long text, its
+// first letter tells.
+func (p *editPage) Dir() string {
+	if len(p.Text) <= longText {
+		return "auto"
+	}
+	first := strings.IndexFunc(p.Text, unicode.IsLetter)
+	if r, _ := utf8.DecodeRuneInString(p.Text[max(first, 0):]); unicode.In(r, unicode.Hebrew, unicode.Arabic, unicode.Syriac, unicode.Thaana, unicode.Nko) {
+		return "rtl"
+	}
+	return "ltr"
 }
 
 // maxResponse bounds what may be saved, in bytes: as much as a form may have.
