@@ -190,7 +190,7 @@ func (a *App) secure(next http.Handler) http.Handler {
 		w.Header().Set("Content-Security-Policy", contentPolicy)
 		w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
 		w.Header().Set("Referrer-Policy", "same-origin") // with none at all a form would not tell its origin
-		if auth.Bearer(r) == "" { // a token in a header is nothing that a browser adds by itself
+		if auth.Bearer(r) == "" {                        // a token in a header is nothing that a browser adds by itself
 			if err := a.origin.Check(r); err != nil {
 				a.fail(w, r, web.Refuse(http.StatusForbidden, "This was sent from a page of another site. Open this page itself and try again."))
 				return

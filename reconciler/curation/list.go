@@ -18,11 +18,10 @@ import (
 const listSQL = `
 	WITH page AS MATERIALIZED (
 		SELECT c.id, COALESCE(c.title, '') AS title, COALESCE(c."conquestType"::text, '') AS type, COALESCE(c.result::text, '') AS result,
-		       c.philosopher, c.domain, COALESCE(c.status::text, '') AS status, c."createdAt", c."updatedAt", (%[1]s)::text AS sorted,
-		       row_number() OVER (ORDER BY %[3]s) AS n
-		FROM public."Conquest" c%[2]s ORDER BY %[3]s LIMIT %[4]d
+		       c.philosopher, c.domain, COALESCE(c.status::text, '') AS status, c."createdAt", c."updatedAt", %[1]s AS sorted
+		FROM public."Conquest" c%[2]s ORDER BY %[1]s %[3]s, c.id %[3]s LIMIT %[4]d
 	)
-	SELECT p.id, p.title, p.type, p.result, p.philosopher, p.domain, p.status, p."createdAt", p."updatedAt", p.sorted,
+	SELECT p.id, p.title, p.type, p.result, p.philosopher, p.domain, p.status, p."createdAt", p."updatedAt", p.sorted::text,
 	       COALESCE(e.tasks, '{}'), COALESCE(e.starred, 0), COALESCE(e.held, false), COALESCE(q.want_gen > q.done_gen, false), COALESCE(q.attempts, 0)
 	FROM page p
 	LEFT JOIN LATERAL (
@@ -30,7 +29,7 @@ const listSQL = `
 		       count(*) FILTER (WHERE s AND missing_since IS NULL) AS starred, bool_or(held IS NOT NULL) AS held
 		FROM edge WHERE key = p.id) e ON true
 	LEFT JOIN queue q ON q.key = p.id
-	ORDER BY p.n`
+	ORDER BY p.sorted %[3]s, p.id %[3]s`
 
 // list is a page of conquests.
 type list struct {
@@ -43,8 +42,8 @@ type list struct {
 func (a *App) conquests(ctx context.Context, q Query, who Person) (list, error) {
 	s := &sql{}
 	q.filters(s, who)
-	order := q.window(s)
-	text := fmt.Sprintf(listSQL, sorts()[q.Sort].expr, s.clause(), order, pageSize+1) // one more: is there another page?
+	direction := q.window(s)
+	text := fmt.Sprintf(listSQL, sorts()[q.Sort].expr, s.clause(), direction, pageSize+1) // one more: is there another page?
 	rows, err := a.reader.Query(ctx, text, s.args...)
 	if err != nil {
 		return list{}, fmt.Errorf("list conquests: %w", err)

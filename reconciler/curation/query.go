@@ -61,7 +61,7 @@ const defaultSort = "updated"
 // was cut by a mail program still shows a list.
 func parseQuery(v url.Values) Query {
 	get := func(name string) string {
-		return strings.ReplaceAll(strings.ToValidUTF8(strings.TrimSpace(v.Get(name)), ""), "\x00", "")
+		return strings.TrimSpace(strings.ReplaceAll(strings.ToValidUTF8(v.Get(name), ""), "\x00", ""))
 	}
 	q := Query{Text: get("q"), Result: get("result"), Type: get("type"), Philosopher: get("philosopher"), Domain: get("domain"),
 		Star: get("star"), Sync: get("sync"), Sort: get("sort")}
@@ -214,9 +214,9 @@ func (q Query) filters(s *sql, who Person) {
 	}
 }
 
-// window adds the condition of the place and returns the order that reads the page:
-// backwards for one that ends before a row.
-func (q Query) window(s *sql) (order string) {
+// window adds the condition of the place and returns the direction that the page is
+// read in: backwards for one that ends before a row.
+func (q Query) window(s *sql) (direction string) {
 	by := sorts()[q.Sort]
 	forward := q.Asc != q.place.Before
 	if q.place.ID != "" {
@@ -224,6 +224,5 @@ func (q Query) window(s *sql) (order string) {
 		s.conditions = append(s.conditions, fmt.Sprintf(`(%s, c.id) %s (%s::text::%s, %s)`, by.expr,
 			map[bool]string{true: ">", false: "<"}[forward], value, by.kind, id))
 	}
-	dir := map[bool]string{true: "ASC", false: "DESC"}[forward]
-	return fmt.Sprintf(`%s %s, c.id %s`, by.expr, dir, dir)
+	return map[bool]string{true: "ASC", false: "DESC"}[forward]
 }

@@ -1,0 +1,97 @@
+package curation
+
+import (
+	"html"
+	"net/url"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+var (
+	rowKey   = regexp.MustCompile(`<tr data-live="row [^"]*" data-key="([^"]*)"`)
+	nextLink = regexp.MustCompile(`<a href="([^"]*)" rel="next"`)
+	prevLink = regexp.MustCompile(`<a href="([^"]*)" rel="prev"`)
+)
+
+// Whatever a list is ordered by, also where many are equal there or have no value at all, its pages have every conquest once, and
+// going back shows the same pages.
+func TestPages(t *testing.T) {
+	t.Parallel()
+	const n = 3*pageSize + 7
+	s := open(t, n)
+	for sort := range sorts() {
+		for _, dir := range []string{"asc", "desc"} {
+			var pages [][]string
+			seen := map[string]bool{}
+			last := ""
+			for at := "/?sort=" + sort + "&dir=" + dir; at != ""; {
+				page := get(t, s.URL+at)
+				keys := keysOf(page)
+				for _, k := range keys {
+					if seen[k] {
+						t.Fatalf("%s %s: %s is there twice", sort, dir, k)
+					}
+					seen[k] = true
+				}
+				pages = append(pages, keys)
+				last, at = page, link(nextLink, page)
+			}
+			if len(seen) != n {
+				t.Fatalf("%s %s: the pages have %d of %d conquests", sort, dir, len(seen), n)
+			}
+			for i := len(pages) - 2; i >= 0; i-- {
+				back := link(prevLink, last)
+				if back == "" {
+					t.Fatalf("%s %s: no way back to page %d", sort, dir, i)
+				}
+				if last = get(t, s.URL+back); !slices.Equal(keysOf(last), pages[i]) {
+					t.Fatalf("%s %s: back to page %d shows %q", sort, dir, i, keysOf(last))
+				}
+			}
+			if link(prevLink, last) != "" {
+				t.Errorf("%s %s: there is something before the first page", sort, dir)
+			}
+		}
+	}
+}
+
+func keysOf(page string) (keys []string) {
+	for _, m := range rowKey.FindAllStringSubmatch(page, -1) {
+		keys = append(keys, m[1])
+	}
+	return keys
+}
+
+func link(which *regexp.Regexp, page string) string {
+	if m := which.FindStringSubmatch(page); m != nil {
+		return html.UnescapeString(m[1])
+	}
+	return ""
+}
+
+// Whatever an address says, it is a list; and the address that the list gives itself is that list.
+func FuzzQuery(f *testing.F) {
+	f.Add("q=a+b&result=VICTORY&sort=title&dir=desc&after=WyJhIiwiYiJd")
+	f.Add("before=x&sync=held&star=yes&type=%00%ff")
+	f.Fuzz(func(t *testing.T, raw string) {
+		v, err := url.ParseQuery(raw)
+		if err != nil {
+			return
+		}
+		q := parseQuery(v)
+		again := parseQuery(q.values())
+		q.place = place{}
+		if q != again {
+			t.Errorf("%q is %+v, and its own address %+v", raw, q, again)
+		}
+		s := &sql{}
+		q.filters(s, Person{})
+		q.window(s)
+		for _, a := range s.args {
+			if text, is := a.(string); is && !isText(text) {
+				t.Errorf("%q asks the database for %q", raw, text)
+			}
+		}
+	})
+}
