@@ -72,7 +72,7 @@ func (s *sim) actOn(key string, id int64, n int) bool {
 			return false
 		}
 		s.logf("somebody replaces the meta of %d", id)
-		s.tasks.setMeta(t, json.RawMessage([]string{`{}`, `null`, `{"other": 1}`, `[]`}[s.rng.IntN(4)]))
+		s.setMeta(t, json.RawMessage([]string{`{}`, `null`, `{"other": 1}`, `[]`}[s.rng.IntN(4)]))
 		sp.meta, sp.tampered = 0, true
 	case n < 18:
 		return s.oldCopy(t, sp)
@@ -87,7 +87,7 @@ func (s *sim) actOn(key string, id int64, n int) bool {
 		if err != nil {
 			panic(err)
 		}
-		s.tasks.setMeta(t, raw)
+		s.setMeta(t, raw)
 	default:
 		return s.moveTask(key, t, sp)
 	}
@@ -162,6 +162,14 @@ func (s *sim) loseRow(key string) bool {
 	return true
 }
 
+// setMeta is somebody's PATCH of meta, of which no webhook tells.
+func (s *sim) setMeta(t *memTask, meta json.RawMessage) {
+	s.tasks.setMeta(t, meta)
+	if s.exact {
+		s.hook(t)
+	}
+}
+
 // editMeta is a person who changes what the task shows, leaving our stamp.
 func (s *sim) editMeta(t *memTask, sp *spoken, a *account) bool {
 	if sp.tampered {
@@ -177,7 +185,7 @@ func (s *sim) editMeta(t *memTask, sp *spoken, a *account) bool {
 	if err != nil {
 		panic(err)
 	}
-	s.tasks.setMeta(t, raw)
+	s.setMeta(t, raw)
 	sp.unseen = true
 	a.speak(show, &sp.meta)
 	s.logf("a person sets the meta of %d to %v", t.ID, show)
@@ -232,7 +240,7 @@ func (s *sim) oldCopy(t *memTask, sp *spoken) bool {
 		return false
 	}
 	s.logf("the old copy of %d is saved over ours", t.ID)
-	s.tasks.setMeta(t, sp.copy)
+	s.setMeta(t, sp.copy)
 	sp.meta, sp.tampered = sp.copyBy, true
 	sp.copied, sp.copy, sp.copyBy = false, nil, 0
 	return true
@@ -243,8 +251,8 @@ func (s *sim) moveTask(key string, t *memTask, sp *spoken) bool {
 	e := s.rows.edges[t.ID]
 	looked := s.met(key, t.ID) && !sp.unseen && !sp.tampered && slices.Equal(e.Base, stars(&t.Task, false))
 	if s.rng.IntN(2) == 0 {
-		if s.initial == "labelstudio" && !looked {
-			return false // what it said goes with it, and its word was all there was
+		if s.initial != "union" && !looked {
+			return false // what it said goes with it, and the choice may have gone over all else
 		}
 		s.logf("task %d is gone", t.ID)
 		t.gone = true
@@ -271,7 +279,7 @@ func (s *sim) moveTask(key string, t *memTask, sp *spoken) bool {
 type hook struct{ task, annotation int64 }
 
 // drop tells whether a webhook is not delivered.
-func (s *sim) drop() bool { return s.rng.IntN(4) == 0 }
+func (s *sim) drop() bool { return !s.exact && s.rng.IntN(4) == 0 }
 
 func (s *sim) hook(t *memTask) {
 	if !s.drop() {

@@ -90,12 +90,23 @@ func decidable(c ledger.Claim, e ledger.Edge, read star.Stamp) bool {
 	return !alive && (now == "" || now == attempt)
 }
 
+// over tells whether the PATCH of an edge was over when the key was claimed, or was read.
+func (r *replica) over(e ledger.Edge, read *sighting) bool {
+	stamp := star.Stamp("")
+	if read != nil {
+		stamp = readMeta(e.Task, read.task.Meta).Stamp
+	}
+	return decidable(r.claims[e.Key], e, stamp)
+}
+
 // policeEdge compares what S3 remembers of a task with what was read of it.
 func (r *replica) policeEdge(was, e ledger.Edge, read *sighting, seen, forgot, row bool) {
 	if e.MissingSince != nil && was.MissingSince == nil && !r.missed[e.Task] {
 		r.breach("%s: task %d is called missing, and no 404 said so", r.name, e.Task)
 	}
 	switch {
+	case !seen && forgot && was.IntentAttempt != nil && !r.over(was, read):
+		r.breach("%s: the row of %s is forgotten while %s may live", r.name, was.Key, *was.IntentAttempt)
 	case !seen && e.IntentFor != nil:
 		r.breach("%s: PATCH of %d, whose state is not known", r.name, e.Task)
 	case !seen && !forgot && !(equalText(e.Last, was.Last) && equalBool(e.S, was.S) && slices.Equal(e.Base, was.Base)):

@@ -296,6 +296,9 @@ func (s simTasks) TasksByID(ctx context.Context, project int64, ids []int64) ([]
 		all, err := s.tasks.TasksByID(ctx, project, ids)
 		if short {
 			all = all[:len(all)/2]
+			if s.mutant == believeRows { // Label Studio's answer has rows that nobody asked for, the client drops them
+				all = s.tasks.everywhere()
+			}
 		}
 		for _, t := range all {
 			seen = append(seen, s.seen(asked, t))

@@ -103,6 +103,17 @@ func (m *memTasks) TasksByID(_ context.Context, project int64, ids []int64) ([]l
 	return all, nil
 }
 
+// everywhere are the tasks of all projects: what Label Studio answers where it does
+// not understand a filter.
+func (m *memTasks) everywhere() (all []labelstudio.Task) {
+	for _, t := range ordered(m.tasks) {
+		if !t.gone {
+			all = append(all, t.answer())
+		}
+	}
+	return all
+}
+
 // Task implements taskSide.
 func (m *memTasks) Task(_ context.Context, id int64) (*labelstudio.Task, error) {
 	t := m.tasks[id]

@@ -18,7 +18,7 @@ WITH ended AS (
         leased_until = NULL,
         look_at      = CASE WHEN x.look IS NOT NULL THEN now() + x.look * interval '1 second'
                             WHEN q.look_at > q.tried_at THEN q.look_at
-                            WHEN x.wait IS NULL THEN NULL
+                            WHEN x.wait IS NULL OR q.look_at IS NULL THEN NULL -- GREATEST would make one of a wait
                             ELSE GREATEST(q.look_at, now() + x.wait * interval '1 second') END
     FROM (
         -- locked in lock order: an UPDATE alone would take the rows as they come
