@@ -74,16 +74,20 @@ func parse(cmds *commands, args, environ []string) (*kong.Context, loaded, error
 	args, problems := withoutUnknownFlags(parser.Model, args)
 	kctx, err := parser.Parse(args)
 	command := ""
-	if err != nil {
-		problems = append(problems, err.Error())
-	} else {
+	if err == nil {
 		command, _, _ = strings.Cut(kctx.Command(), " ") // of `held settle KEY` that is held
+	} else if problems = append(problems, err.Error()); len(args) > 0 {
+		command = args[0]
 	}
 	given := flags.given()
 	l, more := load(command, given, environ)
 	l.again = func() (loaded, []string) { return load(command, given, environ) }
 	if problems = append(problems, more...); len(problems) > 0 {
-		return nil, loaded{}, settingsError(problems)
+		status := 1
+		if command == "diff" || command == "doctor" {
+			status = 2
+		}
+		return nil, loaded{}, withStatus{settingsError(problems), status}
 	}
 	return kctx, l, nil
 }
