@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -84,21 +85,23 @@ func (a *App) editTask(ctx context.Context, id int64, who Person) (*editPage, er
 	return p, nil
 }
 
+// saveLimit is how long a person waits who saves: longer than for a page, since there is
+// nothing else to show.
+const saveLimit = 20 * time.Second
+
 // meet reads what others have written on the task by now.
 func (a *App) meet(ctx context.Context, p *editPage) error {
-	return a.studio.ask(ctx, func(ctx context.Context) error {
-		t, err := a.Studio.Task(ctx, p.Task)
-		if err != nil {
-			return err
+	t, err := a.Studio.Task(ctx, p.Task)
+	if err != nil {
+		return err
+	}
+	for _, n := range notesOf(t, a.people.emails(ctx), "") {
+		if n.Response != "" {
+			p.Newest = &n
+			break
 		}
-		for _, n := range notesOf(t, a.people.emails(ctx), "") {
-			if n.Response != "" {
-				p.Newest = &n
-				break
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 const studioAway = "Label Studio does not answer."
@@ -112,7 +115,7 @@ func (a *App) showEditor(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.meet(r.Context(), p); err != nil {
+	if err := a.studio.ask(r.Context(), func(ctx context.Context) error { return a.meet(ctx, p) }); err != nil {
 		if labelstudio.IsNotFound(err) {
 			return noTask()
 		}
@@ -190,6 +193,8 @@ func (a *App) save(ctx context.Context, p *editPage, who Person) (status int, er
 		p.Problem = fmt.Sprintf("The text cannot be saved: it may have %d MB and no NUL characters.", maxResponse>>20)
 		return http.StatusUnprocessableEntity, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, saveLimit)
+	defer cancel()
 	switch err := a.meet(ctx, p); {
 	case labelstudio.IsNotFound(err):
 		p.Problem = "This task is not in Label Studio any more. Copy your text before you leave this page."
