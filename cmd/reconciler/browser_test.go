@@ -262,9 +262,7 @@ func (p *tab) accessible(what string) {
 	p.dark(false)
 }
 
-// text is all that the page says.
-func (p *tab) text() string { p.Helper(); return p.js(`document.body.innerText`) }
-
+// says waits until the page says something.
 func (p *tab) says(want string) {
 	p.Helper()
 	p.until(fmt.Sprintf(`document.body && document.body.innerText.includes(%q)`, want))
