@@ -20,7 +20,6 @@ type setting struct {
 	env, help, group string
 	// def is the default; shown describes one that is not a text.
 	def, shown string
-	later      bool // nothing uses it yet
 	value      reflect.Value
 }
 
@@ -30,11 +29,7 @@ func settings(c *Config) []setting {
 	var all []setting
 	for i := range v.NumField() {
 		tag := v.Type().Field(i).Tag
-		help, later := tag.Get("help"), tag.Get("later") != ""
-		if later {
-			help += " Not used by this version yet."
-		}
-		all = append(all, setting{env: tag.Get("env"), help: help, later: later, group: tag.Get("group"),
+		all = append(all, setting{env: tag.Get("env"), help: tag.Get("help"), group: tag.Get("group"),
 			def: tag.Get("default"), shown: tag.Get("shown"), value: v.Field(i)})
 	}
 	return all
@@ -106,9 +101,6 @@ func load(command string, flags map[string]string, environ []string) (loaded, []
 		text, where, err := s.resolve(sources)
 		if err == nil {
 			err = s.set(text, where)
-		}
-		if s.later && where != "" {
-			l.warnings = append(l.warnings, where+" is not used by this version yet")
 		}
 		if err != nil {
 			problems = append(problems, err.Error())
