@@ -86,11 +86,6 @@ func (r *rig) atRest() {
 	r.want("dirty", r.text(`SELECT string_agg(key, ', ') FROM reconciler.queue WHERE want_gen > done_gen`), "")
 }
 
-func (r *rig) braked() bool {
-	r.Helper()
-	return r.ask(`SELECT EXISTS (SELECT FROM reconciler.pass WHERE state = 'braked')`)
-}
-
 // TestDrift makes every class of drift while nobody listens: no stream, no webhook. The
 // full pass finds each and names it, a turn repairs it, and the next pass finds nothing
 // and has nothing written.

@@ -61,7 +61,6 @@ type sim struct {
 	acts, faults  int    // left
 	status        int    // what Label Studio answers to everything; 0: as it should
 	born, daemons int
-	changes       int
 	patches       int
 
 	mu     sync.Mutex // of what several replicas do at once
