@@ -41,7 +41,6 @@ type twin struct {
 
 	project int64
 	ids     []int64
-	notes   []int64
 	user    labelstudio.User
 	born    int
 	claims  [2][2][]ledger.Claim // by worker and world
