@@ -3,12 +3,16 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/google/go-cmp/cmp"
 
+	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/labelstudio"
 )
 
@@ -20,7 +24,7 @@ func curationFlows(s *street, b *browser) {
 	base := "http://" + p.curation
 	for name, flow := range map[string]func(s *street, page func(*testing.T) *tab, key string){
 		"star_click": starClickFlow, "star_keys": starKeysFlow, "no_scripts": noScriptsFlow,
-		"edit": editFlow, "conflict": conflictFlow, "settle": settleFlow,
+		"edit": editFlow, "conflict": conflictFlow, "settle": settleFlow, "export": exportFlow,
 	} {
 		s.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -228,4 +232,72 @@ func (s *street) wantSQL(sql string, want object, args ...any) {
 		}
 		return fmt.Sprintf("%s: %s, not %s", strings.Join(strings.Fields(sql), " "), got, text)
 	})
+}
+
+// What the export page offers is what `reconciler export` writes, byte for byte; and what a filter leaves.
+func exportFlow(s *street, page func(*testing.T) *tab, key string) {
+	task := s.pair(key, "VICTORY")
+	s.exec(`UPDATE "Conquest" SET "conquestType" = $1 WHERE id = $1`, key)
+	s.wantStar(task, true)
+	s.wantRest(key)
+	ana := page(s.T)
+	ana.open("/export?format=openai&type=" + key)
+	ana.says("1 gold star")
+	resp, err := http.Get(ana.js(`document.querySelector("a[download]").href`))
+	if err != nil {
+		s.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.Fatal(err)
+	}
+	want, errs, status := s.command("export", "--format", "openai", "--conquest-type", key)
+	if status != 0 || !strings.Contains(want, `"messages"`) {
+		s.Fatalf("status %d: %s%s", status, want, errs)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		s.Errorf("-command +page:\n%s", diff)
+	}
+	if name := resp.Header.Get("Content-Disposition"); !strings.Contains(name, "gold-stars-openai.jsonl") {
+		s.Errorf("it is named %s", name)
+	}
+}
+
+// TestCurationBrake: a script has taken many stars away. The pass that finds them stops, the page shows its plan, and an administrator releases it.
+func TestCurationBrake(t *testing.T) {
+	t.Parallel()
+	b := openBrowser(t)
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	s.env = append(s.env, "RECONCILER_BRAKE_COUNT=2", "RECONCILER_BRAKE_SHARE=0.1")
+	tasks := map[string]int64{}
+	for i := range 6 {
+		tasks[fmt.Sprint("key_", i)] = s.pair(fmt.Sprint("key_", i), "VICTORY")
+	}
+	first := s.start()
+	for _, task := range tasks {
+		s.wantStar(task, true)
+	}
+	s.wantLooked()
+	first.stop()
+	for _, task := range tasks {
+		s.setMeta(task, object{"gold_star": false})
+	}
+	p := s.start()
+	s.wantLog(p, "BRAKED")
+	ana := b.tab(t, "http://"+p.curation)
+	ana.open("/held")
+	ana.says("would change 6 conquests")
+	ana.accessible("a plan that the brake stopped")
+	for key := range tasks {
+		s.wantResult(key, "VICTORY")
+	}
+	ana.click(`form[action="/release"] button`)
+	ana.says("Released: 6 conquests are carried over now.")
+	s.wantEach(tasks, nil)
+	for key := range tasks {
+		s.wantResult(key, "PENDING")
+	}
+	s.wantEqual()
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -114,44 +113,50 @@ func snippet(line []byte) string {
 	return b.String()
 }
 
-// writeLimit is how long a reader may take for one piece of a download.
-const writeLimit = time.Minute
+// writeLimit is how long a reader may take for one piece of a download: all of it is read at
+// one moment, and the database keeps what that moment shows.
+const writeLimit = 20 * time.Second
 
-// download writes the examples, a line each, as they are read: however many there are,
-// a page of them is in memory. A failure cuts the connection, so that nobody takes half
-// of it for the whole.
+// download writes what `reconciler export` writes, as it is read. A failure cuts the
+// connection, so that nobody takes half of it for the whole.
 func (a *App) download(w http.ResponseWriter, r *http.Request) error {
 	c, err := readChoice(r.URL.Query(), personOf(r))
 	if err != nil {
 		return err
 	}
-	out := http.NewResponseController(w)
-	var line []byte
-	for cursor, first := "", true; first || cursor != ""; first = false {
-		page, err := a.Examples.Examples(r.Context(), c.query(icl.MaxLimit, cursor))
-		if err != nil && first {
-			return fmt.Errorf("export: %w", err)
-		}
-		if err != nil {
-			a.log(r, fmt.Errorf("export: %w", err))
-			panic(http.ErrAbortHandler)
-		}
-		if first {
-			w.Header().Set("Content-Type", "application/x-ndjson")
-			w.Header().Set("Content-Disposition", `attachment; filename="gold-stars-`+string(c.Format)+`.jsonl"`)
-		}
-		for _, e := range page.Examples {
-			line = append(e.Append(line[:0], c.Format), '\n')
-			if err := errors.Join(out.SetWriteDeadline(time.Now().Add(writeLimit)), write(w, line)); err != nil {
-				panic(http.ErrAbortHandler) // the reader has gone
-			}
-		}
-		cursor = page.Next
+	out := &attachment{ResponseWriter: w, name: "gold-stars-" + string(c.Format) + ".jsonl"}
+	_, err = a.Examples.Export(r.Context(), out, icl.Selection{Philosopher: c.Philosopher, Domain: c.Domain, Type: c.Type}, c.Format, nil)
+	switch {
+	case err == nil:
+		out.begin() // also of nothing
+		return nil
+	case !out.begun:
+		return err
+	case r.Context().Err() == nil:
+		a.log(r, err)
 	}
-	return nil
+	panic(http.ErrAbortHandler)
 }
 
-func write(w http.ResponseWriter, line []byte) error {
-	_, err := w.Write(line)
-	return err
+// attachment is an answer that becomes a file once there is something to write.
+type attachment struct {
+	http.ResponseWriter
+	name  string
+	begun bool
+}
+
+func (a *attachment) begin() {
+	if !a.begun {
+		a.begun = true
+		a.Header().Set("Content-Type", "application/x-ndjson")
+		a.Header().Set("Content-Disposition", `attachment; filename="`+a.name+`"`)
+	}
+}
+
+func (a *attachment) Write(b []byte) (int, error) {
+	a.begin()
+	if err := http.NewResponseController(a.ResponseWriter).SetWriteDeadline(time.Now().Add(writeLimit)); err != nil {
+		return 0, err
+	}
+	return a.ResponseWriter.Write(b)
 }
