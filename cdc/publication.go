@@ -71,11 +71,14 @@ const publicationParts = `
 	UNION ALL
 	SELECT p.oid, n.pnnspid, n.xmin FROM pg_publication p JOIN pg_publication_namespace n ON n.pnpubid = p.oid WHERE p.pubname = $1`
 
+// printSQL is publicationPrint as a query: $1 is the publication.
+const printSQL = `SELECT coalesce(string_agg(oid || '/' || part || '@' || xmin, ' ' ORDER BY oid, part, xmin::text), '')
+		FROM (` + publicationParts + `) AS parts`
+
 // publicationPrint changes whenever the publication was changed, also if it was changed back.
 func publicationPrint(ctx context.Context, conn *pgx.Conn, publication string) (string, error) {
 	var print string
-	err := conn.QueryRow(ctx, `SELECT coalesce(string_agg(oid || '/' || part || '@' || xmin, ' ' ORDER BY oid, part, xmin::text), '')
-		FROM (`+publicationParts+`) AS parts`, publication).Scan(&print)
+	err := conn.QueryRow(ctx, printSQL, publication).Scan(&print)
 	if err != nil {
 		return "", wrap("look for the publication", err)
 	}
@@ -134,9 +137,10 @@ func (l *Listener) lookAround(ctx context.Context) (print string, retained int64
 		return "", 0, err
 	}
 	defer hangUp(ctx, conn)
-	if print, err = publicationPrint(ctx, conn, l.cfg.Publication); err != nil {
-		return "", 0, err
+	// In one statement: it is asked again and again.
+	err = conn.QueryRow(ctx, `SELECT (`+printSQL+`), (`+retainedSQL("$2")+`)`, l.cfg.Publication, l.cfg.Slot).Scan(&print, &retained)
+	if err != nil {
+		return "", 0, wrap("look for the publication", err)
 	}
-	retained, err = l.retained(ctx, conn)
-	return print, retained, err
+	return print, retained, nil
 }

@@ -154,10 +154,15 @@ func (l *Listener) unusable(ctx context.Context, conn *pgx.Conn, slot *slotState
 // errRetained ends a connection whose slot keeps too much WAL.
 var errRetained = &Error{Op: "watch the slot", Class: ClassSlotGone, Err: errors.New("it keeps more WAL than it may")}
 
+// retainedSQL is retained as a query, with the slot as a parameter.
+func retainedSQL(slot string) string {
+	return `SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::bigint FROM pg_replication_slots
+		WHERE slot_name = ` + slot + ` AND database = current_database() AND plugin = 'pgoutput'`
+}
+
 // retained is how many bytes of WAL the server keeps for the slot, 0 where there is none, or none of ours.
 func (l *Listener) retained(ctx context.Context, conn *pgx.Conn) (n int64, err error) {
-	err = conn.QueryRow(ctx, `SELECT coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)::bigint FROM pg_replication_slots
-		WHERE slot_name = $1 AND database = current_database() AND plugin = 'pgoutput'`, l.cfg.Slot).Scan(&n)
+	err = conn.QueryRow(ctx, retainedSQL("$1"), l.cfg.Slot).Scan(&n)
 	if err != nil {
 		return 0, wrap("look at what the slot keeps", err)
 	}

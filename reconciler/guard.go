@@ -64,13 +64,16 @@ func (p *plan) hash() string {
 
 // check tells why a plan must wait for a person; "": it need not.
 func (b Brakes) check(ctx context.Context, l *ledger.Ledger, p *plan) (string, error) {
+	if !p.any { // nothing to ask about
+		return "", nil
+	}
 	hour, err := l.LastHour(ctx)
 	if err != nil {
 		return "", err
 	}
 	sum := p.Tally
 	sum.Add(hour)
-	if max(sum.Sets, sum.Clears, sum.Links) <= b.Count || !p.any {
+	if max(sum.Sets, sum.Clears, sum.Links) <= b.Count {
 		return "", nil
 	}
 	linked, err := l.LinkedKeys(ctx)

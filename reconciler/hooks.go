@@ -105,8 +105,13 @@ func (h *Hooks) care(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := h.Ledger.KeepWebhooks(ctx, ids); err != nil {
-		return err
+	for id := range known {
+		if !slices.Contains(ids, id) {
+			if err := h.Ledger.KeepWebhooks(ctx, ids); err != nil {
+				return err
+			}
+			break
+		}
 	}
 	if err := h.count(ctx); err != nil {
 		return err
@@ -132,6 +137,9 @@ func (h *Hooks) keep(ctx context.Context, project int64, there []labelstudio.Web
 		h.failures.Log(ctx, h.Log, slog.LevelWarn, msgHook, fmt.Sprint(project), err, slog.Int64("project", project))
 	} else {
 		h.failures.Over(ctx, h.Log, msgHook, fmt.Sprint(project), slog.Int64("project", project))
+	}
+	if !mended && known.Project == project && known.ID == id && known.Problem == problem {
+		return nil // a look that finds nothing new writes nothing
 	}
 	return h.Ledger.SetWebhook(ctx, project, id, problem, mended)
 }

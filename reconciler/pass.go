@@ -89,6 +89,7 @@ type Passes struct {
 	notBefore   time.Time      // when a full pass that failed may go on
 	running     bool           // a full pass is under way
 	marking     bool           // findings wait to be made dirty
+	found       bool           // there are findings, or there may be
 	trusted     map[int64]bool // projects that show tasks which we know
 
 	failures logs.Failures
@@ -145,6 +146,8 @@ func (p *Passes) Away() bool { return p.away.Load() }
 // is made up by the next one: it says so once, until that changes.
 func (p *Passes) Run(ctx context.Context) error {
 	p.nextChanges, p.notBefore = time.Time{}, time.Time{}
+	p.found = true // another process may have left some
+	p.tell(ctx, "the last full pass", p.noteEnded(ctx))
 	for ctx.Err() == nil {
 		next, err := p.full(ctx)
 		if p.tell(ctx, string(metrics.Full), err); err != nil {
@@ -157,10 +160,22 @@ func (p *Passes) Run(ctx context.Context) error {
 	return nil
 }
 
+// noteEnded tells the metrics when a full pass last ended well, whichever process that was.
+func (p *Passes) noteEnded(ctx context.Context) error {
+	at, err := p.Ledger.FullEnded(ctx)
+	if at != nil {
+		p.Metrics.DiffLastSuccess.With(metrics.Full).Set(float64(at.UnixMilli()) / 1000)
+	}
+	return err
+}
+
 // tick makes what was found dirty, and runs the incremental pass where that is due. It
-// is called between the pages of a full pass too, which may take long.
+// is called between the pages of a full pass too, which may take long; only there can
+// a person have released a plan that [Passes.full] has not seen.
 func (p *Passes) tick(ctx context.Context) {
-	p.mark(ctx)
+	if p.marking || p.running {
+		p.mark(ctx)
+	}
 	now := time.Now()
 	if now.Before(p.nextChanges) || ctx.Err() != nil {
 		return
@@ -169,7 +184,11 @@ func (p *Passes) tick(ctx context.Context) {
 	err := p.changes(ctx)
 	p.Metrics.DiffDuration.With(metrics.Incremental).Observe(time.Since(now).Seconds())
 	p.tell(ctx, string(metrics.Incremental), err)
-	p.tell(ctx, "cleaning up", p.Ledger.DropSettled(ctx))
+	if p.found {
+		left, err := p.Ledger.DropSettled(ctx)
+		p.tell(ctx, "cleaning up", err)
+		p.found = left || err != nil
+	}
 	if was := p.away.Swap(labelstudio.Away(err)); was && err == nil {
 		p.notBefore = time.Time{} // it is back
 	}
@@ -177,7 +196,9 @@ func (p *Passes) tick(ctx context.Context) {
 		p.Metrics.LabelStudioUp.Set(1)
 		p.Metrics.DiffLastSuccess.With(metrics.Incremental).SetToCurrentTime()
 	}
-	p.mark(ctx)
+	if p.marking {
+		p.mark(ctx)
+	}
 }
 
 // msgPass is how the log tells of a pass that failed.

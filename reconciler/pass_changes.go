@@ -186,6 +186,9 @@ func (p *Passes) judge(ctx context.Context, c *changed, began time.Time) error {
 	if err := p.Ledger.EndIncremental(ctx, c.Incremental); err != nil {
 		return err
 	}
+	if len(c.Found) > 0 {
+		p.marking, p.found = true, true
+	}
 	p.brake(ctx, metrics.Incremental, 0, c.Planned)
 	return nil
 }

@@ -36,6 +36,7 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 	}
 	p.showBrakes(open)
 	for _, o := range open {
+		p.marking = p.marking || o.State == ledger.PassMarking
 		if o.State == ledger.PassBraked && o.EndedAt.Add(brakedRetry).Before(next) {
 			next, why = o.EndedAt.Add(brakedRetry), "a plan was braked"
 		}
@@ -299,6 +300,7 @@ func (p *Passes) planned(ctx context.Context, pass ledger.Pass, read []int64, fo
 	if err := p.Ledger.EndComparing(ctx, pass.ID, p.runner, is, read, skew); err != nil {
 		return err
 	}
+	p.marking, p.found = true, true
 	p.brake(ctx, metrics.Full, pass.ID, is)
 	if pass.Projects == nil {
 		p.Metrics.DiffLastSuccess.With(metrics.Full).SetToCurrentTime()

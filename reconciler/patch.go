@@ -114,11 +114,13 @@ func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, an
 	again := later(w.claim, 0)
 	if errors.Is(err, errStale) && !b.any {
 		again = t.failed(w.claim, err) // reading alone took too long: at once would be no better
+		again.To = string(metrics.ToLabelStudio)
 	}
 	if !unsent {
 		b.after = append(b.after, func() { t.Metrics.Sync.With(metrics.ToLabelStudio, metrics.Failure).Inc() })
 		if labelstudio.NotDone(err) {
 			again = t.failed(w.claim, err)
+			again.To = "" // each PATCH that failed is counted, above
 		}
 		text := shorten(err.Error())
 		again.Error = &text

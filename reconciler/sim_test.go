@@ -571,7 +571,7 @@ func (s *sim) calm() bool {
 		if s.idle() {
 			return true
 		}
-		s.sleep(pollEvery)
+		s.sleep(beatEvery)
 	}
 	return s.broken != ""
 }

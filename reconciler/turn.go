@@ -71,7 +71,9 @@ type Turner struct {
 	people   people
 	pace     pace
 	next     time.Time   // when a key will be due by itself, or the poll
+	woken    time.Time   // when a trigger was told of last
 	away     atomic.Bool // Label Studio is: all keys wait
+	told     atomic.Bool // notifications of triggers arrive
 	progress atomic.Int64
 	trouble  atomic.Pointer[error]
 
@@ -207,14 +209,25 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 
 // finish ends a turn that has nothing else to commit.
 func (t *Turner) finish(ctx context.Context, e ledger.End) error {
+	if err := t.rows.Finish(ctx, []ledger.End{e}); err != nil {
+		return err
+	}
 	t.ended(ctx, []ledger.End{e})
-	return t.rows.Finish(ctx, []ledger.End{e})
+	return nil
 }
 
 // failed is the end of a turn that has to be tried again.
 func (t *Turner) failed(c ledger.Claim, err error) ledger.End {
 	wait, text := t.backoff(c.Attempts).Seconds(), shorten(err.Error())
-	return ledger.End{Key: c.Key, Claim: c.Claim, Gen: c.Gen, Wait: &wait, Failed: true, Error: &text}
+	return ledger.End{Key: c.Key, Claim: c.Claim, Gen: c.Gen, Wait: &wait, Failed: true, Error: &text, To: string(towards(c.Source))}
+}
+
+// towards is where what made a key dirty is to be carried, as far as that is known before both sides were looked at.
+func towards(s ledger.Source) metrics.Direction {
+	if s == ledger.FromWebhook || s == ledger.FromDiff {
+		return metrics.ToAristotle
+	}
+	return metrics.ToLabelStudio
 }
 
 // later is the end of a turn that waits for a time, through no failure.

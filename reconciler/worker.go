@@ -9,13 +9,18 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // The times of the worker.
 const (
-	// pollEvery backs up the notifications: an idle worker asks this often.
-	pollEvery = 10 * time.Second
+	// pollEvery backs up the notifications: an idle worker asks this often. It asks at
+	// every beat, by which it also shows that it is alive, where nobody notifies, and
+	// until all that waits must have been due once: a key's time may have been set by
+	// another process, or pulled by a trigger.
+	pollEvery = time.Minute
+	beatEvery = 10 * time.Second
 	// dueSlack makes sure that a key is due by the database's clock when we ask for it.
 	dueSlack = 5 * time.Millisecond
 	// looksPerTurn bounds how many looks after a PATCH share the listing of a turn.
@@ -60,6 +65,7 @@ func (t *Turner) Work(ctx context.Context) error {
 	defer listening.Wait()
 	defer stop()
 	failures := 0
+	t.woken = time.Now()
 	defer t.progress.Store(0)
 	for ctx.Err() == nil {
 		t.progress.Store(time.Now().UnixNano())
@@ -141,12 +147,14 @@ func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 	for failures := 0; ctx.Err() == nil; failures++ {
 		err := t.rows.Listen(ctx, func() {
 			failures = 0
+			t.told.Store(true)
 			t.failures.Over(ctx, t.Log, msgListen, "")
 			select {
 			case wake <- struct{}{}:
 			default:
 			}
 		})
+		t.told.Store(false)
 		if err != nil && ctx.Err() == nil {
 			t.failures.Log(ctx, t.Log, slog.LevelWarn, msgListen, "", err)
 			sleep(ctx, min(maxProbe, t.backoff(failures)))
@@ -158,18 +166,32 @@ func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 func (t *Turner) wait(ctx context.Context, wake <-chan struct{}) {
 	select {
 	case <-wake: // before what is due by itself, which stays so: no chance decides which
+		t.woken = time.Now()
 		return
 	default:
 	}
-	timer := time.NewTimer(min(pollEvery, time.Until(t.next)))
-	defer timer.Stop()
-	select {
-	case <-wake:
-		return
-	case <-timer.C:
-	case <-ctx.Done():
+	for {
+		timer := time.NewTimer(min(beatEvery, time.Until(t.next)))
+		select {
+		case <-wake:
+			timer.Stop()
+			t.woken = time.Now()
+			return
+		case <-timer.C:
+			now := time.Now()
+			if !now.Before(t.next) {
+				t.next = now.Add(pollEvery)
+				return
+			}
+			if !t.told.Load() || now.Sub(t.woken) <= maxBackoff {
+				return
+			}
+			t.progress.Store(now.UnixNano())
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
 	}
-	t.next = time.Now().Add(pollEvery)
 }
 
 // sooner notes that a key will be due in so long.
@@ -182,6 +204,9 @@ func (t *Turner) sooner(wait time.Duration) {
 // ended notes when the keys whose turns ended like this will be due, and tells of those that cannot be turned.
 func (t *Turner) ended(ctx context.Context, ends []ledger.End) {
 	for _, e := range ends {
+		if e.Failed && e.To != "" {
+			t.Metrics.Sync.With(metrics.Direction(e.To), metrics.Failure).Inc()
+		}
 		switch {
 		case e.Failed && e.Error != nil:
 			t.failures.Log(ctx, t.Log, slog.LevelWarn, msgKey, e.Key, errors.New(*e.Error), slog.String(logKey, e.Key))

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/aristotle/reconciler/metrics"
 )
@@ -24,9 +26,12 @@ type Index struct {
 	limit   int64  // bytes
 	slot    string // that the change stream is read from; "": nobody watches whether it is
 
-	mu     sync.RWMutex
-	fresh  bool
-	groups lists
+	asked atomic.Int64 // when somebody last asked, to a second
+
+	mu      sync.RWMutex
+	fresh   bool
+	watched time.Time // when it was last looked whether somebody reads the slot
+	groups  lists
 	// version has grown with every change of a list, for as long as the index lives.
 	version uint64
 
@@ -62,7 +67,16 @@ func (x *Index) Examples(ctx context.Context, q Query) (Page, error) {
 func (x *Index) Fresh() bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.fresh
+	return x.current()
+}
+
+// current tells whether memory may answer, and notes that it was asked. The lock must be held. While nobody
+// asks it is not watched, to save statements: then the first answers come from the source.
+func (x *Index) current() bool {
+	if now := time.Now().Unix(); x.asked.Load() != now {
+		x.asked.Store(now)
+	}
+	return x.fresh && (x.slot == "" || time.Since(x.watched) < watchedFor)
 }
 
 // page reads a page from memory, where that is fresh. Examples never change: what is
@@ -70,7 +84,7 @@ func (x *Index) Fresh() bool {
 func (x *Index) page(q Query, after *place) (page Page, ok bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	if !x.fresh {
+	if !x.current() {
 		return Page{}, false
 	}
 	held := x.groups[group{q.Philosopher, q.Domain, fold(q.Type)}]
@@ -102,7 +116,7 @@ func compareTo(e *Example, r *Rating) int { return e.compare(r) }
 func (x *Index) Version(q Query) uint64 {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	if held := x.groups[group{q.Philosopher, q.Domain, fold(q.Type)}]; held != nil && x.fresh {
+	if held := x.groups[group{q.Philosopher, q.Domain, fold(q.Type)}]; held != nil && x.current() {
 		return held.version
 	}
 	return 0
@@ -156,7 +170,7 @@ func (all lists) drop(e *Example, version uint64) {
 // setFresh says whether the index may answer.
 func (x *Index) setFresh(fresh bool) {
 	x.mu.Lock()
-	x.fresh = fresh
+	x.fresh, x.watched = fresh, time.Now()
 	x.mu.Unlock()
 	x.metrics.ICLIndexFresh.Set(map[bool]float64{true: 1}[fresh])
 }

@@ -14,6 +14,9 @@ import (
 const (
 	// watchEvery is how soon the index notices that nobody reads the slot.
 	watchEvery = 2 * time.Second
+	// askedFor is how long after a request it is watched, and watchedFor how long that is believed.
+	askedFor   = time.Minute
+	watchedFor = 2 * watchEvery
 	// againAfter is how long to wait after an error of the database, and tooLargeFor
 	// before it is looked whether the examples fit now.
 	againAfter  = 2 * time.Second
@@ -89,7 +92,9 @@ func (x *Index) tend(ctx context.Context, in *inbox) error {
 		case <-ctx.Done():
 			err = ctx.Err()
 		case <-watch.C:
-			err = x.watch(ctx, &stream)
+			if time.Since(time.Unix(x.asked.Load(), 0)) < askedFor {
+				err = x.watch(ctx, &stream)
+			}
 		case <-in.ready:
 			if n := in.take(atOnce); n.All {
 				err = x.reload(ctx, &stream)
@@ -117,6 +122,7 @@ type reader struct {
 	absent bool
 	since  time.Time // when it came back
 	end    string    // the WAL's end then: "": it was never away, or has caught up since
+	seen   time.Time // when it was last looked for; zero: never
 }
 
 // catchUp bounds how long the slot's position is waited for: what it has confirmed
@@ -137,14 +143,13 @@ func (x *Index) watch(ctx context.Context, r *reader) error {
 			return fmt.Errorf("look who reads the change stream: %w", err)
 		case !active:
 			*r = reader{absent: true}
-		case r.absent:
+		case r.absent || !r.seen.IsZero() && time.Since(r.seen) > watchedFor: // it may have been away meanwhile
 			*r = reader{since: time.Now(), end: end}
 		case reached || time.Since(r.since) > catchUp:
 			r.end = ""
 		}
 	}
-	if fresh := !r.absent && r.end == ""; fresh != x.Fresh() {
-		x.setFresh(fresh)
-	}
+	r.seen = time.Now()
+	x.setFresh(!r.absent && r.end == "")
 	return nil
 }

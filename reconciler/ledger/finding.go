@@ -218,16 +218,18 @@ func (l *Ledger) Drift(ctx context.Context) (all []Drift, err error) {
 // unsettled: no turn that began after the finding has ended well.
 const unsettled = `(q.key IS NULL OR q.want_gen > q.done_gen OR q.tried_at IS NULL OR q.tried_at < f.found_at)`
 
-// DropSettled forgets the findings that turns have settled, and passes that ended long ago.
-func (l *Ledger) DropSettled(ctx context.Context) error {
+// DropSettled forgets the findings that turns have settled, and passes that ended long
+// ago. It tells whether findings are left.
+func (l *Ledger) DropSettled(ctx context.Context) (left bool, err error) {
 	b := &pgx.Batch{}
 	b.Queue(`DELETE FROM finding f USING queue q WHERE q.key = f.key AND f.marked_at IS NOT NULL AND NOT ` + unsettled)
 	b.Queue(`DELETE FROM pass WHERE state IN ('done', 'replaced') AND ended_at < now() - interval '30 days'
 		AND id < (SELECT max(id) FROM pass WHERE kind = 'full' AND projects IS NULL)`)
+	b.Queue(`SELECT EXISTS (SELECT FROM finding)`).QueryRow(func(r pgx.Row) error { return r.Scan(&left) })
 	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("forget settled findings: %w", err)
+		return false, fmt.Errorf("forget settled findings: %w", err)
 	}
-	return nil
+	return left, nil
 }
 
 // Since returns since when passes have known keys to be of a class of drift, by key.

@@ -11,7 +11,7 @@ import (
 
 // leaderRetry is how often a replica asks for the lock. It asks instead of waiting
 // in the server, since a waiting statement would hold back Aristotle's vacuum.
-const leaderRetry = 2 * time.Second
+const leaderRetry = 5 * time.Second
 
 // Lead waits until no other replica leads, runs lead, and returns what it returns.
 // The context of lead ends when the session that holds the lock does: another

@@ -99,6 +99,15 @@ func (l *Ledger) LastFull(ctx context.Context) (*Pass, error) {
 	return &all[0], nil
 }
 
+// FullEnded is when a full pass over everything last came to its end, nil for never.
+func (l *Ledger) FullEnded(ctx context.Context) (at *time.Time, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT max(ended_at) FROM pass WHERE kind = 'full' AND projects IS NULL AND state IN ('marking', 'done', 'braked')`).Scan(&at)
+	if err != nil {
+		return nil, fmt.Errorf("look when a full pass last ended: %w", err)
+	}
+	return at, nil
+}
+
 // WantFull notes that a full pass is needed, for good: also where the process ends
 // before it. projects are those whose tasks are to be read: nil for all, empty for
 // none, where only news of rows were lost. One that is wanted for as much is enough.

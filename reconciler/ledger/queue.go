@@ -178,6 +178,8 @@ type End struct {
 	Wait   *float64 `json:"wait"`   // still dirty, due again in so many seconds
 	Failed bool     `json:"failed"` // counts as an attempt
 	Error  *string  `json:"error"`
+	// To is where a turn that failed would have carried a change, as the metrics name it; "": it is not counted by its end.
+	To string `json:"-"`
 }
 
 //go:embed sql/finish.sql

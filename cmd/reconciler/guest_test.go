@@ -1,0 +1,149 @@
+package main
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/aristotle/reconciler/aristotle/sandbox"
+)
+
+// idleFor in the environment is how long TestGoodGuest measures a daemon with its own settings, such as STREET_IDLE=60s. Without -race:
+//
+//	STREET_IDLE=60s go test -run TestGoodGuest/costs -v ./cmd/reconciler
+const idleFor = "STREET_IDLE"
+
+// While nobody does anything, a daemon writes nothing to Aristotle's database and asks it next to nothing.
+func TestGoodGuest(t *testing.T) {
+	t.Parallel()
+	t.Run("writes", func(t *testing.T) {
+		t.Parallel()
+		g := newGuest(t)
+		before := g.xids()
+		const passes = `reconciler_diff_duration_seconds_count{pass="incremental"}`
+		for until := g.p.metric(t, passes) + 6; ; {
+			if g.p.metric(t, passes) >= until {
+				break
+			}
+			g.wantReady(g.p) // being asked costs no write either
+		}
+		if took := g.xids() - before; took != 0 {
+			t.Errorf("an idle daemon made %d transactions that write:\n%s", took, strings.Join(g.statements(), "\n"))
+		}
+	})
+	t.Run("costs", func(t *testing.T) {
+		text := os.Getenv(idleFor)
+		if text == "" {
+			t.Skip("a measurement of a minute: set " + idleFor + "=60s")
+		}
+		span, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		newGuest(t, "RECONCILER_DIFF_SCHEDULE=@every 30s", "RECONCILER_PUBLIC_URL=http://127.0.0.1:9", "RECONCILER_LOG_LEVEL=info").costs(span)
+	})
+}
+
+// guest is a daemon at rest, alone on a server that notes every statement.
+type guest struct {
+	*street
+	p      *process
+	server *pgx.Conn // the superuser's, in another database
+	read   int64     // of the server's log
+}
+
+func newGuest(t *testing.T, env ...string) *guest {
+	t.Helper()
+	server, cfg := ownServer(t, sandbox.Options{Settings: map[string]string{
+		"autovacuum":        "off", // it is the server's own, and would take transaction numbers
+		"logging_collector": "on", "log_filename": "statements", "log_file_mode": "0600", "log_rotation_age": "0", "log_rotation_size": "0",
+		"log_statement": "all", "log_line_prefix": "%u|"}})
+	_, side := standIn(t)
+	g := &guest{street: pave(t, cfg, side), server: connect(t, DSN(server.URL()))}
+	tasks := map[string]int64{"row": g.pair("row", "DEFEAT"), "note": g.pair("note", "NEUTRAL")}
+	g.p = g.start(env...)
+	g.wantContact(tasks["row"], tasks["note"])
+	g.setResult("VICTORY", "row")
+	g.annotate(tasks["note"], true)
+	g.wantEach(tasks, map[string]bool{"row": true, "note": true})
+	g.wantEqual()
+	g.zero(`SELECT count(*), min(state) FROM reconciler.pass WHERE state NOT IN ('done', 'replaced')`)
+	g.wantConfirmed()
+	g.statements()
+	return g
+}
+
+// xids is the number that the next transaction that writes will get.
+func (g *guest) xids() (n int64) {
+	g.Helper()
+	if err := g.server.QueryRow(g.Context(), `SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint`).Scan(&n); err != nil {
+		g.Fatal(err)
+	}
+	return n
+}
+
+// statements are what the daemon's two roles have asked since the last call, a line each.
+func (g *guest) statements() (all []string) {
+	g.Helper()
+	var text string
+	if err := g.server.QueryRow(g.Context(), `SELECT pg_read_file('log/statements', $1, 1 << 29)`, g.read).Scan(&text); err != nil {
+		g.Fatal(err)
+	}
+	g.read += int64(len(text))
+	ordinary, stream := roleOf(g.T, g.cfg.AristotleDatabaseURL), roleOf(g.T, g.cfg.AristotleReplicationURL)
+	for line := range strings.Lines(text) {
+		user, said, _ := strings.Cut(strings.TrimSpace(line), "|")
+		if (user == ordinary || user == stream) && (strings.HasPrefix(said, "LOG:  statement: ") || strings.HasPrefix(said, "LOG:  execute ")) {
+			all = append(all, user+": "+said)
+		}
+	}
+	return all
+}
+
+// costs lets a span pass, and compares what the daemon cost with the goals.
+func (g *guest) costs(span time.Duration) {
+	g.Helper()
+	cpu := g.p.metric(g.T, "process_cpu_seconds_total")
+	g.wantReady(g.p)
+	g.statements()
+	xids := g.xids()
+	var wal string
+	if err := g.server.QueryRow(g.Context(), `SELECT pg_current_wal_insert_lsn()::text`).Scan(&wal); err != nil {
+		g.Fatal(err)
+	}
+	<-time.After(span)
+	asked := g.statements()
+	xids = g.xids() - xids
+	var bytes int64
+	if err := g.server.QueryRow(g.Context(), `SELECT (pg_current_wal_insert_lsn() - $1::text::pg_lsn)::bigint`, wal).Scan(&bytes); err != nil {
+		g.Fatal(err)
+	}
+	cpu = g.p.metric(g.T, "process_cpu_seconds_total") - cpu
+	memory := g.p.metric(g.T, "process_resident_memory_bytes")
+	byText := map[string]int{}
+	for _, s := range asked {
+		byText[s]++
+	}
+	for s, n := range byText {
+		g.Logf("%3d x %s", n, s)
+	}
+	g.Logf("in %v: %.1f statements a minute, %d writing transactions, %d bytes of WAL (the server's own included), %.2f %% of a core, %.0f MB",
+		span, float64(len(asked))/span.Minutes(), xids, bytes, 100*cpu/span.Seconds(), memory/1e6)
+	g.statements()
+	g.p.metric(g.T, "reconciler_database_up")
+	g.Logf("a scrape: %d statements", len(g.statements()))
+	g.wantReady(g.p)
+	g.Logf("a probe: %d statements", len(g.statements()))
+	if xids != 0 {
+		g.Errorf("%d transactions have written", xids)
+	}
+	if share := cpu / span.Seconds(); share > 0.005 {
+		g.Errorf("%.2f %% of a core, want less than half of one", 100*share)
+	}
+	if memory > 40e6 {
+		g.Errorf("%.0f MB, want less than 40", memory/1e6)
+	}
+}
