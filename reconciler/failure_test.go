@@ -1,0 +1,79 @@
+package reconciler_test
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
+
+// A turn that ends in failure is counted, towards the side that it would have changed: where it cannot read, and where it cannot write the row.
+func TestFailuresAreCounted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	r.contacted()
+	turn := func(from ledger.Source) {
+		t.Helper()
+		r.exec(`UPDATE reconciler.queue SET run_after = now(), tried_at = NULL`)
+		if _, err := r.ledger.Enqueue(t.Context(), []string{"c0"}, from); err != nil {
+			t.Fatal(err)
+		}
+		claims, err := r.ledger.Claim(t.Context(), 1, 1)
+		if err != nil || len(claims) != 1 {
+			t.Fatal(claims, err)
+		}
+		if err := r.turner(r.client).Turn(t.Context(), claims); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(toStudio, toAristotle float64) {
+		t.Helper()
+		for to, n := range map[metrics.Direction]float64{metrics.ToLabelStudio: toStudio, metrics.ToAristotle: toAristotle} {
+			if got := testutil.ToFloat64(r.metrics.Sync.With(to, metrics.Failure)); got != n {
+				t.Errorf("%s: %v failures, want %v", to, got, n)
+			}
+		}
+	}
+	// The tasks cannot be read, though Label Studio is there.
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if q.URL.Path == "/api/tasks" || q.URL.Path == "/api/tasks/" {
+			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusInternalServerError}
+		}
+		return studio.Fault{}
+	})
+	turn(ledger.FromWAL)
+	want(1, 0)
+	r.studio.Faults(nil)
+	turn(ledger.FromWAL) // ends well
+	// A trigger of the application refuses the row.
+	r.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no''; END'`)
+	r.exec(`CREATE TRIGGER refuse BEFORE UPDATE ON "Conquest" FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	r.star(r.tasks[0])
+	turn(ledger.FromWebhook)
+	want(1, 1)
+}
+
+// When a full pass last ended is known to a process that has run none.
+func TestLastFullPassIsRemembered(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	r.contacted()
+	ended := testutil.ToFloat64(r.metrics.DiffLastSuccess.With(metrics.Full))
+	r.metrics = metrics.New(prometheus.NewRegistry())
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = r.passes(nil).Run(ctx) })
+	defer running.Wait()
+	defer stop()
+	r.eventually(func() bool {
+		got := testutil.ToFloat64(r.metrics.DiffLastSuccess.With(metrics.Full))
+		return ended > 0 && got > ended-5 && got < ended+5
+	})
+}
