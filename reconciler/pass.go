@@ -33,6 +33,8 @@ const (
 	overlap = time.Minute
 	// DefaultRetry is when a full pass that failed goes on from where it was.
 	DefaultRetry = time.Minute
+	// awayRetry is when an incremental pass that found no Label Studio looks again.
+	awayRetry = 10 * time.Second
 	// brakedRetry is when a full pass that was braked looks again: a person may have
 	// mended what was wrong, instead of releasing it.
 	brakedRetry = time.Hour
@@ -188,6 +190,9 @@ func (p *Passes) tick(ctx context.Context) {
 		left, err := p.Ledger.DropSettled(ctx)
 		p.tell(ctx, "cleaning up", err)
 		p.found = left || err != nil
+	}
+	if soon := time.Now().Add(awayRetry); labelstudio.Away(err) && soon.Before(p.nextChanges) {
+		p.nextChanges = soon // with a schedule of hours, that it is back must not take hours to be known
 	}
 	if was := p.away.Swap(labelstudio.Away(err)); was && err == nil {
 		p.notBefore = time.Time{} // it is back
