@@ -45,7 +45,7 @@ const secret = "street-secret"
 
 // patience is how long a change may take to arrive before a test gives up. It is no measure of speed: a busy machine must not
 // fail a test.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 // newStreet prepares both sides for a daemon, as `setup` and a person would: a database on the shared server, two projects.
 func newStreet(t *testing.T, schema sandbox.Schema, side studioSide) *street {

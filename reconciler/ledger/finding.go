@@ -98,9 +98,11 @@ func (l *Ledger) EndComparing(ctx context.Context, pass int64, runner string, is
 	b.Queue(`INSERT INTO project AS p (id, full_at, watermark)
 		SELECT r, began_at - $3::interval, began_at - $3::interval FROM pass, unnest($2::bigint[]) AS r WHERE pass.id = $1 ORDER BY r
 		ON CONFLICT (id) DO UPDATE SET full_at = EXCLUDED.full_at, watermark = COALESCE(p.watermark, EXCLUDED.watermark)`, pass, read, skew)
-	b.Queue(`DELETE FROM finding WHERE pass < $1`, pass)
-	b.Queue(`DELETE FROM sight WHERE pass <= $1`, pass)
-	b.Queue(`UPDATE pass SET state = 'replaced' WHERE id < $1 AND state IN ('braked', 'marking', 'reading', 'comparing')`, pass)
+	// One that reads more than this one goes on, with what it has found.
+	b.Queue(`UPDATE pass o SET state = 'replaced', ended_at = COALESCE(o.ended_at, now()) FROM pass p
+		WHERE p.id = $1 AND o.id < p.id AND o.state IN ('braked', 'marking', 'reading', 'comparing') AND (p.projects IS NULL OR o.projects <@ p.projects)`, pass)
+	b.Queue(`DELETE FROM finding f USING pass o WHERE o.id = f.pass AND o.id < $1 AND o.state IN ('done', 'replaced')`, pass)
+	b.Queue(`DELETE FROM sight s USING pass o WHERE o.id = s.pass AND (o.id = $1 OR o.state IN ('done', 'replaced'))`, pass)
 	return l.step(ctx, b, pass, endSet, runner, is.state(), is.Plan, is.Sets, is.Clears, is.Links, is.Brake)
 }
 
