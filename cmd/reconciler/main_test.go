@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	// These tests wait more than they compute: for deadlines, for looks after a PATCH, for a slow Label Studio.
-	if err := flag.Set("test.parallel", "6"); err != nil {
+	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
 	pgtest.Main(m)
