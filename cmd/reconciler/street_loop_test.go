@@ -377,8 +377,9 @@ func (l *killLoop) rest() {
 	for _, k := range l.keys {
 		l.judge(k)
 	}
-	l.zero(`SELECT count(*), min(concat_ws(' ', 'the audit does not tell how', h.key, 'became', h.d, '@', i)) FROM reconciler.hub h, generate_series(1, h.n) AS i
-		WHERE NOT EXISTS (SELECT FROM reconciler.audit a WHERE a.key = h.key AND a.n = i)`)
+	// A turn that hears several people notes all of them under the number that it ends with.
+	l.zero(`SELECT count(*), min('the audit does not tell how ' || h.key || ' became ' || h.d || '@' || h.n) FROM reconciler.hub h
+		WHERE h.n > 0 AND NOT EXISTS (SELECT FROM reconciler.audit a WHERE a.key = h.key AND a.n = h.n AND a.d = h.d)`)
 }
 
 // unrest tells what is not at rest, by both databases.
