@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/url"
 	"os/exec"
 	"strings"
 )
@@ -42,6 +43,13 @@ func (d *demo) requests() {
 	d.screen.line("  curl http://%s/healthz", d.metricsAddr())
 	d.screen.line("  curl -s http://%s/metrics | grep ^reconciler_", d.metricsAddr())
 	d.screen.line(`  curl -H 'Authorization: Bearer %s' -d '{"action": "ANNOTATION_UPDATED"}' %s`, string(d.cfg.WebhookSecret), d.webhook())
+	api, gold := reachable(d.daemon.apiListener.Addr()), d.find("VICTORY", 0)
+	d.screen.line(`  curl -H 'Content-Type: application/json' -d '{"conquest_id": "%s", "philosopher": "%s", "domain": "%s"}' http://%s/v1/sync/victory-to-gold-star`,
+		gold.ID, gold.Philosopher, gold.Domain, api)
+	d.screen.line("  curl 'http://%s/v1/icl/examples?%s'", api, url.Values{"philosopher": {gold.Philosopher}, "domain": {gold.Domain}}.Encode())
+	d.screen.line("  curl http://%s/openapi.yaml", api)
+	d.screen.line(`  curl -H 'Content-Type: application/json' -d '{"is_gold_star": true}' http://%s/api/tasks/%d/gold-star`,
+		reachable(d.daemon.curationListener.Addr()), d.tasks[gold.ID])
 }
 
 // starJSON is an annotation that gives the star, as the label configuration has it.

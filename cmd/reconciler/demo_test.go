@@ -162,7 +162,7 @@ func (d *demoRun) runCommands() {
 		}
 	}
 	want := []string{`"ready":true`, "alive", `reconciler_sync_total{direction="to_aristotle",outcome="success"} 2`, `"status":"accepted"`,
-		"UPDATE 1", `"gold_star":true`, `"choices":["gold_star"]`, "VICTORY"}
+		`"status":"success"`, `"messages"`, "openapi: 3", `"aristotle_synced":true`, "UPDATE 1", `"gold_star":true`, `"choices":["gold_star"]`, "VICTORY"}
 	if len(commands) != len(want) {
 		d.Fatalf("%d commands are printed, want %d:\n%s", len(commands), len(want), strings.Join(commands, "\n"))
 	}
