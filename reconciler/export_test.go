@@ -1,6 +1,29 @@
 package reconciler
 
-import "context"
+import (
+	"context"
+	"errors"
+
+	"github.com/aristotle/reconciler/reconciler/ledger"
+)
 
 // Care is one look at the webhooks, for tests that do not wait a minute.
 func (h *Hooks) Care(ctx context.Context) error { return h.care(ctx) }
+
+// LoseAnswer makes the next S3 commit and be reported as failed. Then is what happens
+// before it is tried again.
+func (t *Turner) LoseAnswer(then func()) { t.rows = &unheard{t.rows, then} }
+
+type unheard struct {
+	rowSide
+	then func()
+}
+
+func (u *unheard) Decide(ctx context.Context, claims []ledger.Claim, decide func(map[string]*state) (change, error)) error {
+	err := u.rowSide.Decide(ctx, claims, decide)
+	if u.then != nil {
+		u.then()
+		u.then, err = nil, errors.Join(err, errors.New("connection lost"))
+	}
+	return err
+}

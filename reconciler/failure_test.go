@@ -60,6 +60,37 @@ func TestFailuresAreCounted(t *testing.T) {
 	want(1, 1)
 }
 
+// An S3 of several keys whose answer is lost may have committed. What it wrote of the
+// ratings is seen when it is tried again: a row that lost its star in between keeps
+// no gold rating. The simulation found it.
+func TestDecidedUnheard(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	r.contacted()
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`)
+	if _, err := r.ledger.Enqueue(t.Context(), []string{"c0", "c1"}, ledger.FromWAL); err != nil {
+		t.Fatal(err)
+	}
+	claims, err := r.ledger.Claim(t.Context(), 2, 0)
+	if err != nil || len(claims) != 2 {
+		t.Fatal(claims, err)
+	}
+	const gold = `SELECT count(*) = 1 FROM ml_analysis_rating WHERE conquest_analysis_id = 'c0' AND is_gold_star`
+	turner := r.turner(r.client)
+	turner.LoseAnswer(func() {
+		if !r.ask(gold) {
+			t.Fatal("the first S3 wrote no gold rating")
+		}
+		r.exec(`UPDATE "Conquest" SET result = 'DEFEAT' WHERE id = 'c0'`)
+	})
+	if err := turner.Turn(t.Context(), claims); err != nil {
+		t.Fatal(err)
+	}
+	if r.ask(gold) {
+		t.Error("the row is DEFEAT and its rating is gold")
+	}
+}
+
 // When a full pass last ended is known to a process that has run none.
 func TestLastFullPassIsRemembered(t *testing.T) {
 	t.Parallel()

@@ -22,6 +22,9 @@ func (s *sim) act() bool {
 		return false
 	}
 	key := s.keys[s.rng.IntN(len(s.keys))]
+	if n := len(s.loose); n > 0 && s.rng.IntN(2) == 0 { // where a PATCH is under way it matters most
+		key = s.tasks.tasks[s.loose[s.rng.IntN(n)].task].key()
+	}
 	done := false
 	switch n := s.rng.IntN(20); {
 	case n < 6:

@@ -162,6 +162,9 @@ func (t *Turner) decideAll(ctx context.Context, claims []ledger.Claim, s *sights
 		return all, err
 	}
 	if len(claims) > 1 {
+		if s.ratings, err = t.readRatings(ctx, claims)(); err != nil {
+			return nil, err
+		}
 		half := len(claims) / 2
 		first, err := t.decideAll(ctx, claims[:half], s)
 		if err != nil {
