@@ -91,6 +91,40 @@ func TestDecidedUnheard(t *testing.T) {
 	}
 }
 
+// An S3 that was committed unheard has ended the turns of the keys that are equal. One that
+// is tried again may not go on with them: what it began then would be nobody's. The
+// simulation found it.
+func TestEndedUnheard(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	r.contacted()
+	keys := []string{"c0", "c1"}
+	if _, err := r.ledger.Enqueue(t.Context(), keys, ledger.FromDiff); err != nil {
+		t.Fatal(err)
+	}
+	claims, err := r.ledger.Claim(t.Context(), 2, 0)
+	if err != nil || len(claims) != 2 {
+		t.Fatal(claims, err)
+	}
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if q.Method == http.MethodPatch {
+			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusInternalServerError}
+		}
+		return studio.Fault{}
+	})
+	turner := r.turner(r.client)
+	turner.LoseAnswer(func() { r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`) })
+	if err := turner.Turn(t.Context(), claims); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ledger.EnqueueChanged(t.Context(), keys, nil, ledger.FromWAL); err != nil {
+		t.Fatal(err)
+	}
+	if !r.ask(`SELECT want_gen > done_gen FROM reconciler.queue WHERE key = 'c0'`) {
+		t.Error("a person's VICTORY was begun and is forgotten")
+	}
+}
+
 // When a full pass last ended is known to a process that has run none.
 func TestLastFullPassIsRemembered(t *testing.T) {
 	t.Parallel()

@@ -102,8 +102,8 @@ func forgetful(meta json.RawMessage) json.RawMessage {
 }
 `
 
-// mutantSchedules is how many a mutant may live. Most are found in the first hundred.
-const mutantSchedules = 20_000
+// mutantSchedules is how many a mutant may live. Most are found in the first hundred, a task that is another one while a PATCH lives in some ten thousand.
+const mutantSchedules = 100_000
 
 var seedText = regexp.MustCompile(`seed (\d+): (.*)`)
 

@@ -22,11 +22,13 @@ func (s *sim) act() bool {
 		return false
 	}
 	key := s.keys[s.rng.IntN(len(s.keys))]
-	if n := len(s.loose); n > 0 && s.rng.IntN(2) == 0 { // where a PATCH is under way it matters most
-		key = s.tasks.tasks[s.loose[s.rng.IntN(n)].task].key()
+	for _, e := range ordered(s.rows.edges) { // it matters most where a PATCH is under way
+		if e.IntentAttempt != nil && s.rng.IntN(3) == 0 {
+			key = e.Key
+		}
 	}
 	done := false
-	switch n := s.rng.IntN(20); {
+	switch n := s.rng.IntN(22); {
 	case n < 6:
 		done = s.editRow(key)
 	case n < 7:
@@ -254,8 +256,8 @@ func (s *sim) moveTask(key string, t *memTask, sp *spoken) bool {
 	e := s.rows.edges[t.ID]
 	looked := s.met(key, t.ID) && !sp.unseen && !sp.tampered && slices.Equal(e.Base, stars(&t.Task, false))
 	if s.rng.IntN(2) == 0 {
-		if s.initial != "union" && !looked {
-			return false // what it said goes with it, and the choice may have gone over all else
+		if !looked && (s.initial != "union" || s.met(key, t.ID) || sp.unseen) {
+			return false // what it said over all else goes with it
 		}
 		s.logf("task %d is gone", t.ID)
 		t.gone = true

@@ -522,6 +522,9 @@ func (m *memRows) finish(ends []ledger.End, now time.Time) {
 			q.lookA = after(now, *x.Wait)
 		}
 		q.leased = time.Time{}
+		if !m.claimStays {
+			q.claim++
+		}
 		if x.Wait == nil {
 			q.done, q.since, q.attempts, q.err = max(q.done, x.Gen), q.tried, 0, ""
 			if m.doneAsWanted {

@@ -40,6 +40,7 @@ const (
 type call struct {
 	what   string
 	remote bool // to Label Studio
+	done   bool // it was done, and its answer is awaited
 	patch  *flight
 	fate   chan fate
 }
@@ -368,7 +369,7 @@ func (s simTasks) PatchMeta(ctx context.Context, id int64, meta json.RawMessage)
 		answer, err = s.land(f)
 	}
 	if v.kind == slow {
-		v = s.ask(limited, &call{what: fmt.Sprintf("S4 PATCH %d, answer", id), remote: true})
+		v = s.ask(limited, &call{what: fmt.Sprintf("S4 PATCH %d, answer", id), remote: true, done: true})
 	} else if v.kind == late || v.kind == gaveUp {
 		s.loosen(f)
 	}

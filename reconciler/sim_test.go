@@ -480,6 +480,9 @@ func (s *sim) grant(r parked) {
 	default:
 		v.kind = []fateKind{failed_, lost, crash}[s.rng.IntN(3)]
 	}
+	if c.done && labelstudio.NotDone(answered(labelstudio.OpTaskPatch, v.status)) {
+		v.status = 0 // what is done is not refused
+	}
 	s.logf("%s %s%s", r.name, c.what, v)
 	if v.kind == crash {
 		s.end(r.replica)

@@ -4,6 +4,8 @@
 -- allows where a trigger came meanwhile. A look that was due
 -- before this claim is taken; one that fell due meanwhile stays. The notes of a call
 -- that came meanwhile stay for the next turn.
+-- The end uses the claim up: a transaction that was committed unheard and is tried
+-- again finds that the turn is over.
 -- Where a person waits for it, a success is told when this commits.
 WITH ended AS (
     UPDATE queue q SET
@@ -15,6 +17,7 @@ WITH ended AS (
                             ELSE now() + x.wait * interval '1 second' END,
         attempts     = CASE WHEN x.wait IS NULL THEN 0 WHEN x.failed THEN q.attempts + 1 ELSE q.attempts END,
         last_error   = CASE WHEN x.wait IS NULL THEN NULL ELSE COALESCE(x.error, q.last_error) END,
+        claim        = q.claim + 1,
         leased_until = NULL,
         look_at      = CASE WHEN x.look IS NOT NULL THEN now() + x.look * interval '1 second'
                             WHEN q.look_at > q.tried_at THEN q.look_at
