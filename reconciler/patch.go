@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/aristotle/reconciler/labelstudio"
@@ -121,6 +122,8 @@ func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, an
 		if labelstudio.NotDone(err) {
 			again = t.failed(w.claim, err)
 			again.To = "" // each PATCH that failed is counted, above
+		} else {
+			t.failures.Log(ctx, t.Log, slog.LevelWarn, msgPatch, w.claim.Key, err, slog.String(logKey, w.claim.Key), slog.Int64(logTask, p.task.ID))
 		}
 		text := shorten(err.Error())
 		again.Error = &text

@@ -48,6 +48,7 @@ const (
 	msgWork   = "work"
 	msgListen = "listen for triggers: polling until it works again"
 	msgKey    = "key cannot be turned: it is tried again"
+	msgPatch  = "PATCH may have taken effect or not: its task is read again"
 )
 
 // Work turns keys until ctx ends, then ends the turn that it is at and returns nil.
@@ -211,7 +212,9 @@ func (t *Turner) ended(ctx context.Context, ends []ledger.End) {
 		case e.Failed && e.Error != nil:
 			t.failures.Log(ctx, t.Log, slog.LevelWarn, msgKey, e.Key, errors.New(*e.Error), slog.String(logKey, e.Key))
 		case e.Wait == nil:
-			t.failures.Over(ctx, t.Log, msgKey, e.Key, slog.String(logKey, e.Key))
+			for _, what := range []string{msgKey, msgPatch} {
+				t.failures.Over(ctx, t.Log, what, e.Key, slog.String(logKey, e.Key))
+			}
 		}
 		for _, seconds := range []*float64{e.Wait, e.Look} {
 			if seconds != nil {
