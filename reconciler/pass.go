@@ -133,9 +133,9 @@ func (p *Passes) Poke() {
 	}
 }
 
-// NewSlot notes that news of rows were lost: everything is to be compared with the rows.
+// NewSlot notes that news of rows were lost: everything is to be compared.
 func (p *Passes) NewSlot(ctx context.Context) error {
-	err := errors.Join(p.Intake.examplesLost(ctx), p.Ledger.WantFull(ctx, "the replication slot is a new one", []int64{}))
+	err := errors.Join(p.Intake.examplesLost(ctx), p.Ledger.WantFull(ctx, "the replication slot is a new one", nil))
 	p.Poke()
 	return err
 }

@@ -53,7 +53,7 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 		switch {
 		case pass.State == ledger.PassBraked || pass.State == ledger.PassMarking:
 			continue
-		case time.Now().Before(p.notBefore) && !onlyRows(pass): // what needs no Label Studio does not wait for it
+		case time.Now().Before(p.notBefore):
 			next = p.notBefore
 			continue
 		case pass.BeganAt != nil && time.Since(*pass.BeganAt) > tooOld:
@@ -63,8 +63,6 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 	}
 	return next, nil
 }
-
-func onlyRows(pass ledger.Pass) bool { return pass.Projects != nil && len(pass.Projects) == 0 }
 
 // noteReady lets turns begin once everything was compared and may go on.
 func (p *Passes) noteReady(last *ledger.Pass) {
@@ -162,9 +160,6 @@ const lastTask = math.MaxInt64
 // scope lists the projects that a pass reads, in their order. One that we knew and
 // that is not there any more is not read: nothing is inferred from that.
 func (p *Passes) scope(ctx context.Context, pass ledger.Pass) ([]int64, error) {
-	if onlyRows(pass) {
-		return nil, nil
-	}
 	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
 	if err != nil {
 		return nil, err

@@ -109,8 +109,8 @@ func (l *Ledger) FullEnded(ctx context.Context) (at *time.Time, err error) {
 }
 
 // WantFull notes that a full pass is needed, for good: also where the process ends
-// before it. projects are those whose tasks are to be read: nil for all, empty for
-// none, where only news of rows were lost. One that is wanted for as much is enough.
+// before it. projects are those whose tasks are to be read: nil for all. One that is
+// wanted for as much is enough.
 func (l *Ledger) WantFull(ctx context.Context, why string, projects []int64) error {
 	_, err := l.pool.Exec(ctx, `INSERT INTO pass (kind, state, why, projects) SELECT 'full', 'wanted', $1, $2::bigint[]
 		WHERE NOT EXISTS (SELECT FROM pass WHERE kind = 'full' AND state = 'wanted' AND (projects IS NULL OR projects @> $2))`, why, projects)
