@@ -140,7 +140,7 @@ func (t *Turner) see(d *decided, c ledger.Claim, st *state, s *sights) []seen {
 			if settled(c, stored, e.look.Meta.Stamp) {
 				e.look.Sight = star.Seen
 			}
-			if key := ledger.KeyOf(task.Data); e.look.Sight == star.Seen && (key != c.Key || isOther(stored, task)) {
+			if key := ledger.KeyOf(task.Data); e.look.Sight == star.Seen && (key != c.Key || isOtherTask(stored, task.CreatedAt)) {
 				d.relink(c, stored, task, key)
 				continue
 			}
@@ -206,12 +206,6 @@ func left(e ledger.Edge) time.Duration {
 		return 0
 	}
 	return time.Duration(*e.IntentWait * float64(time.Second))
-}
-
-// isOther tells whether a task is not the one that its edge remembers: its number
-// was used again.
-func isOther(e ledger.Edge, task sight) bool {
-	return e.TaskCreatedAt != nil && !task.CreatedAt.IsZero() && !e.TaskCreatedAt.Equal(task.CreatedAt)
 }
 
 // relink forgets an edge whose task is another task now, and begins a new one for

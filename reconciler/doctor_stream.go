@@ -125,8 +125,11 @@ func (v *visit) publication(ctx context.Context) (fact string, findings []Findin
 		return "", nil, fmt.Errorf("look at the publication: %w", err)
 	}
 	for _, t := range aristotle.OptionalTables() {
-		var unpublished bool
-		if err := v.db.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, "public."+t).Scan(&unpublished); err == nil && unpublished && !slices.Contains(names, t) {
+		var there bool
+		if err := v.db.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, "public."+t).Scan(&there); err != nil {
+			return "", findings, fmt.Errorf("look for table %s: %w", t, err)
+		}
+		if there && !slices.Contains(names, t) {
 			findings = append(findings, Finding{Warning, "the publication lacks table " + t, "Examples are served with old texts until the next full pass.", "reconciler setup"})
 		}
 	}

@@ -78,7 +78,8 @@ func (g *glimpse) sameAs(e star.Edge, shown bool, older *bool, stamp string, bas
 
 func alikeBool(a, b *bool) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
 
-// isOtherTask tells whether a task's number was used again.
+// isOtherTask tells whether a task is not the one that its edge remembers: its number
+// was used again.
 func isOtherTask(e ledger.Edge, createdAt time.Time) bool {
 	return e.TaskCreatedAt != nil && !createdAt.IsZero() && !e.TaskCreatedAt.Equal(createdAt)
 }

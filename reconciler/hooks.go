@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,7 +124,7 @@ func (h *Hooks) care(ctx context.Context) error {
 // what came of it. Its error is one of our database, or says that Label Studio is away.
 func (h *Hooks) keep(ctx context.Context, project int64, there []labelstudio.Webhook, known ledger.Webhook) error {
 	ours := slices.DeleteFunc(slices.Clone(there), func(w labelstudio.Webhook) bool { return w.Project != project || !h.isOurs(w, known) })
-	slices.SortFunc(ours, func(a, b labelstudio.Webhook) int { return int(a.ID - b.ID) })
+	slices.SortFunc(ours, func(a, b labelstudio.Webhook) int { return cmp.Compare(a.ID, b.ID) })
 	if i := slices.IndexFunc(ours, func(w labelstudio.Webhook) bool { return w.ID == known.ID }); i > 0 {
 		ours[0], ours[i] = ours[i], ours[0]
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/aristotle/reconciler/aristotle"
@@ -216,9 +215,8 @@ func linksOf(project int64, tasks []labelstudio.Task) []ledger.Link {
 // and the passes ask again.
 const projectsFor = time.Minute
 
-// projects remembers which projects there are.
+// projects remembers which projects there are. It is its owner's alone.
 type projects struct {
-	mu  sync.Mutex
 	ids []int64
 	at  time.Time
 }
@@ -228,8 +226,6 @@ func (p *projects) list(ctx context.Context, studio taskSide, configured []int64
 	if len(configured) > 0 {
 		return configured, nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.ids != nil && time.Since(p.at) < projectsFor {
 		return p.ids, nil
 	}

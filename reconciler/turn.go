@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -254,16 +253,12 @@ func shorten(text string) string {
 	return text
 }
 
-// people remembers who is behind a user's number. Numbers are never reused.
-type people struct {
-	mu     sync.Mutex
-	emails map[int64]string
-}
+// people remembers who is behind a user's number. Numbers are never reused. It is its
+// owner's alone.
+type people struct{ emails map[int64]string }
 
 // learn makes sure that the numbers are known, with one request where one is not.
 func (p *people) learn(ctx context.Context, studio taskSide, refs []labelstudio.UserRef) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.emails == nil {
 		p.emails = map[int64]string{}
 	}
@@ -296,8 +291,6 @@ func (p *people) learn(ctx context.Context, studio taskSide, refs []labelstudio.
 
 // email of a user, nil where nobody knows it.
 func (p *people) email(r labelstudio.UserRef) *string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if e := p.emails[r.ID]; e != "" {
 		return &e
 	}

@@ -13,8 +13,6 @@ import (
 // The flag counts before the variable, the variable before the file. A [DSN] or a [Secret] may come from a file: the same
 // name with _FILE. An empty variable counts as none.
 //
-// A setting tagged later is the contract's and is read, but nothing uses it yet: its help says so, and setting it is warned about.
-//
 // The types know how to read themselves, so that one pass finds every bad value; what holds between settings is in validate.go.
 type Config struct {
 	// Config is the YAML file itself; it can be no key of it.

@@ -19,6 +19,7 @@ import (
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/reconciler"
 )
 
 // demo is the world that the demo makes, as far as it has come.
@@ -258,14 +259,13 @@ func (d *demo) startDaemon(ctx context.Context, fail context.CancelCauseFunc) er
 		})
 		_, err = d.client.CreateWebhook(ctx, labelstudio.Webhook{Project: d.project, URL: d.webhook(), SendPayload: true, IsActive: true,
 			Headers: map[string]string{"Authorization": "Bearer " + string(d.cfg.WebhookSecret)},
-			Actions: []string{labelstudio.AnnotationCreated, labelstudio.AnnotationsCreated, labelstudio.AnnotationUpdated,
-				labelstudio.AnnotationsDeleted, labelstudio.TasksCreated, labelstudio.TasksDeleted}})
+			Actions: labelstudio.WebhookActions()})
 		return "in this process; its webhook is registered in Label Studio", err
 	})
 }
 
 func (d *demo) webhook() string {
-	return "http://" + reachable(d.daemon.apiListener.Addr()) + "/v1/webhooks/label-studio"
+	return "http://" + reachable(d.daemon.apiListener.Addr()) + reconciler.HookPath
 }
 
 // reachable is an address to call: a listener on every interface is on loopback, too.

@@ -48,7 +48,7 @@ func (s setting) flag(name string) *kong.Flag {
 	return f
 }
 
-// describe is the help of a setting: what it is, what goes wrong, its other name and its default.
+// describe is the help of a setting: what it is, its variable and its default.
 func (s setting) describe() string {
 	text := s.help + " [" + s.env
 	if s.secret() {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -213,7 +214,7 @@ func statusOf(ctx context.Context, cfg *Config, l *ledger.Ledger) (*status, erro
 	for id, p := range projects {
 		s.Passes = append(s.Passes, projectStatus{id, p.FullAt, p.Watermark})
 	}
-	slices.SortFunc(s.Passes, func(a, b projectStatus) int { return int(a.Project - b.Project) })
+	slices.SortFunc(s.Passes, func(a, b projectStatus) int { return cmp.Compare(a.Project, b.Project) })
 	return s, s.passesOf(ctx, l)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // uninstallLimit bounds each of looking and removing; what a person takes to answer is not counted.
@@ -143,17 +144,11 @@ func (r *removal) lookAtSlot(ctx context.Context) error {
 		r.running = fmt.Sprintf("slot %s is being read by process %d (%s)", r.cfg.Slot, reader, who)
 		return nil
 	}
-	var leader int32
-	err = r.conn.QueryRow(ctx, `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-		AND classid::bigint = hashtext('reconciler')::bigint & 4294967295 AND objid::bigint = hashtext($1)::bigint & 4294967295`, string(r.cfg.Schema)).Scan(&leader)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil
-	case err != nil:
-		return fmt.Errorf("look for a daemon: %w", err)
+	leader, err := ledger.LeaderProcess(ctx, r.conn, string(r.cfg.Schema))
+	if leader != 0 {
+		r.running = fmt.Sprintf("a daemon leads, in the session of process %d", leader)
 	}
-	r.running = fmt.Sprintf("a daemon leads, in the session of process %d", leader)
-	return nil
+	return err
 }
 
 // lookAtSchema takes for ours a schema that has our tables, or none.

@@ -28,8 +28,8 @@ type Audit struct {
 	Attempt *string `json:"attempt"` // of that PATCH
 }
 
-// The triggers that are no Source of the metrics.
-const FromLook Source = "look" // the look after a PATCH was due
+// FromLook is the source in a record where only the look after a PATCH was due: no trigger, and so none of the metrics.
+const FromLook Source = "look"
 
 // The reasons of records that no decision on a task gives.
 const (

@@ -4,7 +4,6 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -248,7 +247,7 @@ func (l *Ledger) edges(ctx context.Context, where string, args ...any) (edges []
 func (l *Ledger) Known(ctx context.Context, project int64) (first, last int64, err error) {
 	err = l.pool.QueryRow(ctx, `SELECT COALESCE(min(task_id), 0), COALESCE(max(task_id), 0) FROM edge
 		WHERE project = $1 AND task_created_at IS NOT NULL AND missing_since IS NULL`, project).Scan(&first, &last)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	if err != nil {
 		return 0, 0, fmt.Errorf("look for the tasks known of project %d: %w", project, err)
 	}
 	return first, last, nil

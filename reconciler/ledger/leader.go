@@ -13,6 +13,18 @@ import (
 // in the server, since a waiting statement would hold back Aristotle's vacuum.
 const leaderRetry = 5 * time.Second
 
+// leadLock picks the lock of the lead out of pg_locks; $1 is our schema.
+const leadLock = `locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+	AND classid = hashtext('reconciler')::bit(32)::bigint AND objid = hashtext($1)::bit(32)::bigint AND objsubid = 2`
+
+// LeaderProcess returns the server's process whose session holds the lead of a schema's replicas, 0 where none does. Any role may ask.
+func LeaderProcess(ctx context.Context, conn *pgx.Conn, schema string) (pid int32, err error) {
+	if err := conn.QueryRow(ctx, `SELECT COALESCE((SELECT pid FROM pg_locks WHERE `+leadLock+`), 0)`, schema).Scan(&pid); err != nil {
+		return 0, fmt.Errorf("look who leads: %w", err)
+	}
+	return pid, nil
+}
+
 // Lead waits until no other replica leads, runs lead, and returns what it returns.
 // The context of lead ends when the session that holds the lock does: another
 // replica may lead by then. The lock only saves work; claims and deadlines are

@@ -233,7 +233,7 @@ func TestLead(t *testing.T) {
 	go lead()
 	<-leading
 	go lead()
-	l.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	endLead(t, l)
 	if err := <-led; err == nil {
 		t.Error("a leader whose session was ended is not told why")
 	}
@@ -242,6 +242,27 @@ func TestLead(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("nobody took over")
 	}
-	l.exec(t, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	endLead(t, l)
 	<-led
+}
+
+// endLead ends the session that leads, which everybody must find alike.
+func endLead(t *testing.T, l *Ledger) {
+	t.Helper()
+	conn, err := l.pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	pid, err := LeaderProcess(t.Context(), conn.Conn(), l.schema)
+	if err != nil || pid == 0 {
+		t.Fatalf("process %d leads: %v", pid, err)
+	}
+	if who, err := l.Leader(t.Context()); err != nil || who == nil {
+		t.Errorf("%v leads: %v", who, err)
+	}
+	if pid, err := LeaderProcess(t.Context(), conn.Conn(), "another"); err != nil || pid != 0 {
+		t.Errorf("process %d leads those of another schema: %v", pid, err)
+	}
+	l.exec(t, `SELECT pg_terminate_backend($1)`, pid)
 }

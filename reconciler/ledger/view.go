@@ -144,9 +144,7 @@ type Leader struct {
 // Leader returns which replica leads, nil where none does.
 func (l *Ledger) Leader(ctx context.Context) (*Leader, error) {
 	rows, err := l.pool.Query(ctx, `SELECT COALESCE(a.application_name, ''), host(a.client_addr), a.backend_start
-		FROM pg_locks k JOIN pg_stat_activity a USING (pid)
-		WHERE k.locktype = 'advisory' AND k.granted AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-		  AND k.classid = hashtext('reconciler')::bit(32)::bigint AND k.objid = hashtext($1)::bit(32)::bigint AND k.objsubid = 2`, l.schema)
+		FROM pg_stat_activity a JOIN (SELECT pid FROM pg_locks WHERE `+leadLock+`) k USING (pid)`, l.schema)
 	if err == nil {
 		var all []Leader
 		if all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Leader]); err == nil {
