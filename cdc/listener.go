@@ -21,7 +21,7 @@
 // stands) leads to a new slot, and OnSlotCreated says that everything before is unknown: the caller then compares both sides whole.
 //
 // Not closed: a slot that somebody drops and makes again, or advances, while no listener runs looks like our own. A new slot is no failover slot
-// (PostgreSQL 17): after a failover it is made anew. Making one needs a second free slot for a moment.
+// (PostgreSQL 17), unless it replaces one: after a failover it is made anew. Making one needs a second free slot for a moment.
 package cdc
 
 import (

@@ -21,6 +21,7 @@ type slotState struct {
 	plugin, kind, database string
 	readerPID              int32 // 0: nobody reads it
 	lost                   bool
+	failover               bool // standbys keep a copy (PostgreSQL 17)
 	confirmed              LSN
 }
 
@@ -103,9 +104,10 @@ func findSlot(ctx context.Context, conn *pgx.Conn, name string) (*slotState, err
 	var confirmed string
 	err := conn.QueryRow(ctx, `
 		SELECT coalesce(plugin, ''), slot_type, coalesce(database, ''), coalesce(database = current_database(), false), coalesce(active_pid, 0),
-		       coalesce(wal_status = 'lost', false) OR restart_lsn IS NULL, coalesce(confirmed_flush_lsn, '0/0')::text
-		FROM pg_replication_slots WHERE slot_name = $1`, name).
-		Scan(&s.plugin, &s.kind, &s.database, &here, &s.readerPID, &s.lost, &confirmed)
+		       coalesce(wal_status = 'lost', false) OR restart_lsn IS NULL, coalesce(confirmed_flush_lsn, '0/0')::text,
+		       coalesce((to_jsonb(s)->>'failover')::boolean, false)
+		FROM pg_replication_slots s WHERE slot_name = $1`, name).
+		Scan(&s.plugin, &s.kind, &s.database, &here, &s.readerPID, &s.lost, &confirmed, &s.failover)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -207,6 +209,11 @@ func (l *Listener) makeSlot(ctx context.Context, conn *pgx.Conn, old *slotState,
 		return nil, wrap("name the new slot", err)
 	}
 	l.slotsMade.Add(1)
+	if old != nil && old.failover { // a person made it one; a copy is none
+		if err := conn.PgConn().Exec(ctx, `ALTER_REPLICATION_SLOT "`+name+`" (FAILOVER)`).Close(); err != nil {
+			return nil, wrap("make the new slot a failover slot, as the old one was", err)
+		}
+	}
 	if _, err := conn.Exec(ctx, `SELECT pg_drop_replication_slot($1)`, temporary); err != nil {
 		return nil, wrap("drop the temporary slot", err)
 	}

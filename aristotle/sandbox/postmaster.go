@@ -53,7 +53,11 @@ func (p *postmaster) init() error {
 			return err
 		}
 	}
-	if err := p.initdb(); err != nil {
+	fill := p.initdb
+	if p.Primary != "" {
+		fill = p.copyPrimary
+	}
+	if err := fill(); err != nil {
 		return err
 	}
 	for try := 1; ; try++ {
@@ -92,6 +96,21 @@ func (p *postmaster) initdb() error {
 	return os.Remove(secret)
 }
 
+// copyPrimary makes the data folder of a standby. A server at rest is copied as it lies; its slots are its own.
+func (p *postmaster) copyPrimary() error {
+	copied := p.command("cp", "-Rp", filepath.Join(p.Primary, "data"), p.data())
+	copied.Path = "/bin/cp"
+	if out, err := copied.CombinedOutput(); err != nil {
+		return fmt.Errorf("copy the primary: %w\n%s", err, tail(out))
+	}
+	slots, err := filepath.Glob(filepath.Join(p.data(), "pg_replslot", "*"))
+	for _, slot := range slots {
+		err = errors.Join(err, os.RemoveAll(slot))
+	}
+	signal := filepath.Join(p.data(), "standby.signal")
+	return errors.Join(err, os.WriteFile(signal, nil, 0o600), own(signal))
+}
+
 // configure writes what differs from PostgreSQL's own defaults, instead of initdb's file with its guesses about the machine. A test's
 // ALTER SYSTEM still overrides it.
 func (p *postmaster) configure() error {
@@ -107,6 +126,10 @@ func (p *postmaster) configure() error {
 		// since what is flushed, and when, is what the tests look at.
 		"fsync":            "off",
 		"full_page_writes": "off",
+	}
+	if p.Primary != "" {
+		settings["primary_conninfo"] = p.PrimaryURL
+		settings["wal_retrieve_retry_interval"] = "100ms" // the primary is halted when the standby first looks for it
 	}
 	for name, value := range p.Settings {
 		settings[name] = value

@@ -27,6 +27,9 @@ type Options struct {
 	Port int
 	// Settings are additional lines of postgresql.conf, such as {"wal_level": "replica"}.
 	Settings map[string]string
+	// StandbyOf makes it a streaming standby of another server, of the same version, instead of a fresh one. That one must be
+	// halted until Start returns. SELECT pg_promote() makes the standby a primary.
+	StandbyOf *Server
 	// Log is given a line for whatever takes long, such as a download. May be nil.
 	Log func(string)
 }
@@ -69,13 +72,16 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{password: rand.Text(), dir: dir}
+	conf := &config{Dir: dir, Prefix: prefix, Port: o.Port, Settings: o.Settings}
+	if o.StandbyOf != nil {
+		s.password, conf.Primary, conf.PrimaryURL = o.StandbyOf.password, o.StandbyOf.dir, o.StandbyOf.URL()
+	}
+	conf.Password = s.password
 	err = s.launch(lock)
 	if err = errors.Join(err, lock.Close()); err != nil { // the supervisor holds it now
 		return nil, errors.Join(fmt.Errorf("start the supervisor: %w", err), s.Stop())
 	}
-	s.port, err = s.call(ctx, request{Verb: verbInit, Config: &config{
-		Dir: dir, Prefix: prefix, Port: o.Port, Password: s.password, Settings: o.Settings,
-	}})
+	s.port, err = s.call(ctx, request{Verb: verbInit, Config: conf})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start PostgreSQL: %w", err), s.Stop())
 	}

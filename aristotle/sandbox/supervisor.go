@@ -34,6 +34,9 @@ type config struct {
 	Port     int    // 0: any free one
 	Password string
 	Settings map[string]string
+
+	Primary    string // of a standby: the folder of the halted server that it copies
+	PrimaryURL string
 }
 
 type reply struct {
