@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 const (
@@ -33,30 +35,15 @@ type Source struct {
 // rows and are to be planned for what they find, unlike the ledger's. configure
 // may add to how they are made.
 func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Config)) (*Source, error) {
-	conf, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("read the database URL: %w", err)
-	}
-	conf.MaxConns = maxConns
-	for name, value := range map[string]string{
-		"search_path":       pgx.Identifier{schema}.Sanitize(),
-		"timezone":          "UTC",
+	configure = append([]func(*pgxpool.Config){func(conf *pgxpool.Config) { conf.MaxConns = maxConns }}, configure...)
+	pool, err := ledger.NewPool(ctx, url, schema, map[string]string{
+		"application_name":  "reconciler examples",
 		"statement_timeout": fmt.Sprint(statementTimeout.Milliseconds()),
 		// What is written here is news for the other replicas, worth nothing after a crash.
 		"synchronous_commit": "off",
-		"jit":                "off",
-	} {
-		conf.ConnConfig.RuntimeParams[name] = value
-	}
-	if conf.ConnConfig.RuntimeParams["application_name"] == "" {
-		conf.ConnConfig.RuntimeParams["application_name"] = "reconciler examples"
-	}
-	for _, c := range configure {
-		c(conf)
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, conf)
+	}, configure...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
+		return nil, err
 	}
 	return &Source{pool: pool, schema: schema}, nil
 }
@@ -243,7 +230,7 @@ func queueTexts(b *pgx.Batch, have tables, w wanted) map[string]texts {
 	return all
 }
 
-// short is a text, ” where there is none or it is too long.
+// short is a text, empty where there is none or it is too long.
 func short(text string) string {
 	return fmt.Sprintf(`CASE WHEN octet_length(%s) <= %d THEN %[1]s ELSE '' END`, text, maxText)
 }

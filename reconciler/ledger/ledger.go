@@ -9,11 +9,13 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -54,14 +56,9 @@ func ReadOnly(conf *pgxpool.Config) {
 // answers. schema is the name of our schema, which `reconciler setup` makes. configure
 // may add to how connections are made.
 func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Config)) (*Ledger, error) {
-	conf, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return nil, fmt.Errorf("read the database URL: %w", err)
-	}
-	conf.MaxConns = max(maxConns, conf.MaxConns)
-	for name, value := range map[string]string{
-		"search_path":                         pgx.Identifier{schema}.Sanitize(),
-		"timezone":                            "UTC",
+	configure = append([]func(*pgxpool.Config){func(conf *pgxpool.Config) { conf.MaxConns = max(maxConns, conf.MaxConns) }}, configure...)
+	pool, err := NewPool(ctx, url, schema, map[string]string{
+		"application_name":                    "reconciler",
 		"lock_timeout":                        ms(lockTimeout),
 		"statement_timeout":                   ms(statementTimeout),
 		"idle_in_transaction_session_timeout": ms(idleInTxTimeout),
@@ -74,13 +71,31 @@ func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Co
 		"enable_bitmapscan": "off",
 		"enable_mergejoin":  "off",
 		"enable_hashjoin":   "off",
-		"jit":               "off",
-	} {
-		conf.ConnConfig.RuntimeParams[name] = value
+	}, configure...)
+	if err != nil {
+		return nil, err
 	}
-	if conf.ConnConfig.RuntimeParams["application_name"] == "" {
-		conf.ConnConfig.RuntimeParams["application_name"] = "reconciler"
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
 	}
+	return &Ledger{pool: pool, schema: schema}, nil
+}
+
+// NewPool returns connections to Aristotle's database as the ordinary role, made when they are asked for: our tables go by their
+// bare names, times are UTC. settings are those of each session, application_name only where the URL has none.
+func NewPool(ctx context.Context, url, schema string, settings map[string]string, configure ...func(*pgxpool.Config)) (*pgxpool.Pool, error) {
+	conf, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	session := conf.ConnConfig.RuntimeParams
+	name := cmp.Or(session["application_name"], settings["application_name"])
+	maps.Copy(session, settings)
+	session["application_name"] = name
+	session["search_path"] = pgx.Identifier{schema}.Sanitize()
+	session["timezone"] = "UTC"
+	session["jit"] = "off"
 	for _, c := range configure {
 		c(conf)
 	}
@@ -88,11 +103,7 @@ func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Co
 	if err != nil {
 		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
 	}
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
-	}
-	return &Ledger{pool: pool, schema: schema}, nil
+	return pool, nil
 }
 
 func ms(d time.Duration) string { return fmt.Sprint(d.Milliseconds()) }
