@@ -199,6 +199,14 @@ func TestRecordedBodies(t *testing.T) {
 	}
 }
 
+// TestDetailCanBeStored: what an answer says can be kept in PostgreSQL, which takes no NUL and no broken UTF-8.
+func TestDetailCanBeStored(t *testing.T) {
+	t.Parallel()
+	if got, want := decodeDetail([]byte("{\"detail\": \"a\\u0000b\xff\"}")), "a?b\uFFFD"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // TestErrorBodyIsNoObject: error bodies have an id, which is a UUID text.
 func TestErrorBodyIsNoObject(t *testing.T) {
 	t.Parallel()

@@ -164,7 +164,8 @@ func decodeDetail(body []byte) (detail string) {
 	if len(answer.Validation) > 0 && string(answer.Validation) != "null" {
 		detail += ": " + string(answer.Validation)
 	}
-	return shorten(strings.ToValidUTF8(detail, "?"), maxDetail)
+	// Errors are kept in PostgreSQL, which takes no NUL: with one the end of a turn could not be committed.
+	return shorten(strings.ReplaceAll(strings.ToValidUTF8(detail, "?"), "\x00", "?"), maxDetail)
 }
 
 func shorten(text string, limit int) string {

@@ -220,7 +220,7 @@ func statusOf(ctx context.Context, cfg *Config, l *ledger.Ledger) (*status, erro
 
 // askDaemon asks the daemon of this machine, if there is one, whether it does its job.
 func askDaemon(ctx context.Context, cfg *Config) daemonStatus {
-	d := daemonStatus{URL: "http://" + string(cfg.MetricsListen), Reasons: []string{}}
+	d := daemonStatus{URL: "http://" + local(cfg.MetricsListen), Reasons: []string{}}
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.URL+"/readyz", nil)
