@@ -135,7 +135,7 @@ func (p *Passes) Poke() {
 
 // NewSlot notes that news of rows were lost: everything is to be compared.
 func (p *Passes) NewSlot(ctx context.Context) error {
-	err := errors.Join(p.Intake.examplesLost(ctx), p.Ledger.WantFull(ctx, "the replication slot is a new one", nil))
+	err := errors.Join(p.Intake.examplesLost(ctx), p.Ledger.WantRows(ctx, "the replication slot is a new one"))
 	p.Poke()
 	return err
 }

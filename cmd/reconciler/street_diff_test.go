@@ -130,8 +130,9 @@ func TestPassKilled(t *testing.T) {
 			p := s.start()
 			s.wantEach(tasks, want)
 			s.wantEqual()
-			s.zero(`SELECT abs(1 - count(*)), 'there is more than one pass over everything: ' || count(*) FROM reconciler.pass WHERE kind = 'full' AND projects IS NULL`)
-			s.zero(`SELECT abs(10 - max(tasks)), 'the pass read tasks again: ' || max(tasks) FROM reconciler.pass WHERE kind = 'full' AND projects IS NULL`)
+			const first = ` FROM reconciler.pass WHERE kind = 'full' AND projects IS NULL AND why <> 'the replication slot is a new one'`
+			s.zero(`SELECT abs(1 - count(*)), 'there is more than one pass over everything: ' || count(*)` + first)
+			s.zero(`SELECT abs(10 - max(tasks)), 'the pass read tasks again: ' || max(tasks)` + first)
 			if at == "page" && !strings.Contains(p.out.String(), `from="reading `+fmt.Sprint(s.projects[0])+`/`) {
 				t.Errorf("it did not go on from where it was:\n%s", &p.out)
 			}

@@ -112,8 +112,18 @@ func (l *Ledger) FullEnded(ctx context.Context) (at *time.Time, err error) {
 // before it. projects are those whose tasks are to be read: nil for all. One that is
 // wanted for as much is enough.
 func (l *Ledger) WantFull(ctx context.Context, why string, projects []int64) error {
+	return l.want(ctx, why, projects, PassWanted)
+}
+
+// WantRows notes that everything is to be compared with the rows as they are now. A pass
+// that still reads tasks is enough: it comes to the rows after that.
+func (l *Ledger) WantRows(ctx context.Context, why string) error {
+	return l.want(ctx, why, nil, PassWanted, PassReading)
+}
+
+func (l *Ledger) want(ctx context.Context, why string, projects []int64, enough ...PassState) error {
 	_, err := l.pool.Exec(ctx, `INSERT INTO pass (kind, state, why, projects) SELECT 'full', 'wanted', $1, $2::bigint[]
-		WHERE NOT EXISTS (SELECT FROM pass WHERE kind = 'full' AND state = 'wanted' AND (projects IS NULL OR projects @> $2))`, why, projects)
+		WHERE NOT EXISTS (SELECT FROM pass WHERE kind = 'full' AND state = ANY ($3) AND (projects IS NULL OR projects @> $2))`, why, projects, enough)
 	if err != nil {
 		return fmt.Errorf("ask for a full pass: %w", err)
 	}
