@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -98,6 +99,62 @@ func (r *rig) releases(most int) {
 	}
 	r.pass(r.passes(nil))
 	r.want("dirty", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen`), fmt.Sprint(n))
+}
+
+// TestBrakedChanges: an incremental pass that is braked lets first contacts go on, in the same pass and later. It notes and tells its plan
+// once, however often it sees it, and a person releases exactly that.
+func TestBrakedChanges(t *testing.T) {
+	t.Parallel()
+	const n, many = 40, 30
+	r := newRig(t, n, studio.Delays{})
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+	r.contacted()
+	r.exec(`DELETE FROM reconciler.queue`)
+	for _, task := range r.tasks[:many] {
+		r.studio.SetMeta(task, map[string]any{"gold_star": false})
+	}
+	var told atomic.Int64
+	log := slog.New(slog.NewTextHandler(lines(func(line string) {
+		if strings.Contains(line, "BRAKED") {
+			told.Add(1)
+		}
+	}), nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	p := r.passes(func(p *reconciler.Passes) { p.Log = log })
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	for _, key := range []string{"first", "second", "third"} {
+		r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) VALUES ($1, 'VICTORY', 'p', 'd')`, key)
+		r.studio.AddTask(r.project, map[string]any{"conquest_id": key, "prompt": "p", "response": "r"}, nil)
+		r.eventually(func() bool {
+			p.Poke()
+			return r.ask(`SELECT EXISTS (SELECT FROM reconciler.queue WHERE key = $1 AND want_gen > done_gen)`, key)
+		})
+	}
+	r.want("dirty", r.text(`SELECT string_agg(key, ', ' ORDER BY key) FROM reconciler.queue WHERE want_gen > done_gen`), "first, second, third")
+	r.want("braked", r.text(`SELECT string_agg(clears::text, ', ') FROM reconciler.pass WHERE state = 'braked'`), fmt.Sprint(many))
+	r.want("told", fmt.Sprint(told.Load()), "1")
+	r.turnAll(r.turner(r.client))
+	r.want("met", r.text(`SELECT string_agg(key, ', ' ORDER BY key) FROM reconciler.edge WHERE s AND key IN ('first', 'second', 'third')`), "first, second, third")
+	if _, err := r.ledger.Release(t.Context(), r.text(`SELECT plan FROM reconciler.pass WHERE state = 'braked'`), "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually(func() bool {
+		p.Poke()
+		return r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen`) == fmt.Sprint(many)
+	})
+	r.turnAll(r.turner(r.client))
+	r.atRest()
+}
+
+// lines is a writer of a log.
+type lines func(string)
+
+func (w lines) Write(b []byte) (int, error) {
+	w(string(b))
+	return len(b), nil
 }
 
 // elsewhere puts another Label Studio behind the URL: its project and its tasks have the same

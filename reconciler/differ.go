@@ -450,11 +450,11 @@ func (c *compared) difference(who *people, since map[string]time.Time) Differenc
 // it. Where the brakes would stop a pass, hash must be the report's plan: a person's
 // word for exactly that.
 func (d *Differ) Apply(ctx context.Context, r *Report, hash string) (int, error) {
-	if r.Brake != "" && hash != r.Plan {
-		return 0, &BrakedError{Why: r.Brake, Plan: r.Plan}
-	}
 	if hash != "" && hash != r.Plan {
 		return 0, &BrakedError{Why: "the plan is another one by now", Plan: r.Plan}
+	}
+	if r.Brake != "" && hash == "" {
+		return 0, &BrakedError{Why: r.Brake, Plan: r.Plan}
 	}
 	var keys []string
 	for _, k := range r.Keys {

@@ -93,6 +93,7 @@ type Passes struct {
 	marking     bool           // findings wait to be made dirty
 	found       bool           // there are findings, or there may be
 	trusted     map[int64]bool // projects that show tasks which we know
+	braked      string         // the plan that was told of
 
 	failures logs.Failures
 }

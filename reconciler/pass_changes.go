@@ -183,10 +183,19 @@ func (p *Passes) judge(ctx context.Context, c *changed, began time.Time) error {
 		return err
 	}
 	c.Plan, c.Tally = sum.hash(), sum.Tally
+	// First contacts, and what else the brakes do not count, wait for nobody, unless
+	// links do not hold: then these may be the tasks of another Label Studio.
+	if c.Brake != "" && c.Links == 0 {
+		rest := ledger.Incremental{Why: c.Why, Found: slices.DeleteFunc(slices.Clone(c.Found), acts)}
+		c.Found = slices.DeleteFunc(c.Found, func(f ledger.Finding) bool { return !acts(f) })
+		if err := p.Ledger.EndIncremental(ctx, rest); err != nil {
+			return err
+		}
+	}
 	if err := p.Ledger.EndIncremental(ctx, c.Incremental); err != nil {
 		return err
 	}
-	if len(c.Found) > 0 {
+	if len(keys) > 0 {
 		p.marking, p.found = true, true
 	}
 	p.brake(ctx, metrics.Incremental, 0, c.Planned)

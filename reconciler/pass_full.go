@@ -305,12 +305,17 @@ func (p *Passes) planned(ctx context.Context, pass ledger.Pass, read []int64, fo
 	return nil
 }
 
-// brake says that a plan waits for a person, and what the person can do.
+// brake says that a plan waits for a person, once, and what the person can do.
 func (p *Passes) brake(ctx context.Context, kind metrics.Pass, pass int64, is ledger.Planned) {
 	if is.Brake == "" {
+		p.braked = ""
 		return
 	}
 	p.Metrics.DiffBraked.With(kind).Set(1)
+	if p.braked == is.Plan {
+		return
+	}
+	p.braked = is.Plan
 	p.Log.ErrorContext(ctx, "BRAKED: "+is.Brake+"; nothing was written. Look with `reconciler diff`, and if it is right: `reconciler diff --apply --plan "+is.Plan+"`",
 		logPass, pass, "kind", strings.ToLower(string(kind)), "plan", is.Plan)
 }

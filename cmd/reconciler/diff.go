@@ -83,18 +83,21 @@ func (c *DiffCmd) apply(ctx context.Context, d *reconciler.Differ, r *reconciler
 		}
 		released = n
 	}
+	if len(r.Keys) == 0 && released == 0 {
+		return nil
+	}
 	n, err := 0, error(nil)
 	if released == 0 || r.Plan == c.Plan {
 		n, err = d.Apply(ctx, r, c.Plan)
 	}
 	var braked *reconciler.BrakedError
 	switch {
+	case errors.As(err, &braked) && braked.Plan == "": // what differs waits for a person, key by key
+		return withStatus{err, 1}
 	case errors.As(err, &braked):
 		return withStatus{hinted{err, fmt.Sprintf("If it is right: reconciler diff --apply --plan %s", braked.Plan)}, 1}
 	case err != nil:
 		return withStatus{err, 2}
-	case len(r.Keys) == 0 && released == 0:
-		return nil
 	}
 	return withStatus{fmt.Errorf("%s; the daemon acts on it from now on", count(max(n, released), "key was made dirty", "keys were made dirty")), 1}
 }

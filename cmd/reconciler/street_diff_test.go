@@ -176,3 +176,73 @@ func TestSlotGivenUp(t *testing.T) {
 	s.wantEach(tasks, map[string]bool{"row": false, "back": false, "other": false})
 	s.wantEqual()
 }
+
+// TestDiffReleases: a plan at which the daemon was braked is released by its hash, and by no other word. What came after it is another plan's.
+func TestDiffReleases(t *testing.T) {
+	t.Parallel()
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	s.env = append(s.env, "RECONCILER_DIFF_SCHEDULE=@every 1h", "RECONCILER_BRAKE_COUNT=0", "RECONCILER_BRAKE_SHARE=0")
+	tasks := map[string]int64{}
+	for _, key := range []string{"a", "b", "c", "late", "stays"} {
+		tasks[key] = s.pair(key, "VICTORY")
+	}
+	p := s.start()
+	s.wantEach(tasks, map[string]bool{"a": true, "b": true, "c": true, "late": true, "stays": true})
+	s.wantEqual()
+	p.kill()
+	for _, key := range []string{"a", "b", "c"} {
+		s.setMeta(tasks[key], object{"gold_star": false})
+	}
+	p = s.start()
+	s.wantLog(p, "BRAKED: it would take the star from 3 keys")
+	p.kill()
+	braked := s.diff(1)
+	if len(braked.Keys) != 3 || braked.Plan == "" || !strings.Contains(braked.Brake, "take the star from 3 keys") {
+		t.Errorf("%+v", braked)
+	}
+	s.setMeta(tasks["late"], object{"gold_star": false})
+	now := s.diff(1)
+	if now.Plan == braked.Plan {
+		t.Errorf("plan %s for another change too", now.Plan)
+	}
+
+	for _, c := range []struct {
+		args   []string
+		status int
+		said   []string
+	}{
+		{[]string{"--plan", braked.Plan}, 2, []string{"--plan goes with --apply"}},
+		{[]string{"--apply"}, 1, []string{"nothing was done: it would take the star from 4 keys", "reconciler diff --apply --plan " + now.Plan}},
+		{[]string{"--apply", "--plan", "0123456789abcdef"}, 1, []string{"nothing was done: the plan is another one by now", "reconciler diff --apply --plan " + now.Plan}},
+		{[]string{"--apply", "--plan", braked.Plan, "--key", "stays"}, 1, []string{"3 keys were made dirty"}},
+		{[]string{"--apply", "--plan", braked.Plan, "--key", "stays"}, 0, nil}, // released already, and that key is equal
+	} {
+		s.zero(`SELECT count(*), 'it was made dirty: ' || min(key) FROM reconciler.queue WHERE want_gen > done_gen`)
+		out, errs, status := s.command(append([]string{"diff"}, c.args...)...)
+		if status != c.status {
+			t.Errorf("%v: exit status %d, want %d: %s%s", c.args, status, c.status, out, errs)
+		}
+		for _, want := range c.said {
+			if !strings.Contains(errs, want) {
+				t.Errorf("%v: it does not say %q: %s", c.args, want, errs)
+			}
+		}
+	}
+	s.zero(`SELECT abs(count(*) - 1), 'passes released: ' || count(*) FROM reconciler.pass WHERE released_by = 'me@example.com' AND plan = $1`, braked.Plan)
+
+	p = s.start()
+	s.wantLog(p, "BRAKED: it would take the star from 1 keys")
+	s.wantEach(map[string]int64{"a": tasks["a"], "b": tasks["b"], "c": tasks["c"]}, map[string]bool{})
+	s.wantRest()
+	if diff := cmp.Diff(map[string]string{"late": "star_missing"}, classes(s.diff(1))); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+	out, errs, status := s.command("diff", "--apply", "--plan", s.diff(1).Plan)
+	if status != 1 || !strings.Contains(errs, "1 key was made dirty") {
+		t.Errorf("status %d: %s%s", status, out, errs)
+	}
+	s.wantEach(tasks, map[string]bool{"stays": true})
+	s.wantEqual()
+	s.diff(0)
+}

@@ -118,7 +118,7 @@ type Incremental struct {
 
 // EndIncremental commits it: its findings are to be made dirty, or braked, and what it
 // has seen need not be read again. One that found nothing to act upon leaves no trace
-// but the watermarks.
+// but the watermarks, and one that finds a plan that is braked already adds to it.
 func (l *Ledger) EndIncremental(ctx context.Context, is Incremental) error {
 	b := &pgx.Batch{}
 	for project, at := range is.Watermarks {
@@ -130,8 +130,12 @@ func (l *Ledger) EndIncremental(ctx context.Context, is Incremental) error {
 	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
 		if len(is.Found) > 0 {
 			var pass int64
-			err := tx.QueryRow(ctx, `INSERT INTO pass (kind, state, why, began_at, ended_at, plan, sets, clears, links, brake)
-				VALUES ('incremental', $1, $2, now(), now(), NULLIF($3, ''), $4, $5, $6, NULLIF($7, '')) RETURNING id`,
+			err := tx.QueryRow(ctx, `WITH same AS (
+					SELECT id FROM pass WHERE kind = 'incremental' AND state = 'braked' AND $1 = 'braked' AND plan = $3 LIMIT 1
+				), made AS (
+					INSERT INTO pass (kind, state, why, began_at, ended_at, plan, sets, clears, links, brake)
+					SELECT 'incremental', $1, $2, now(), now(), NULLIF($3, ''), $4::int, $5::int, $6::int, NULLIF($7, '') WHERE NOT EXISTS (TABLE same) RETURNING id
+				) TABLE same UNION ALL TABLE made`,
 				is.state(), is.Why, is.Plan, is.Sets, is.Clears, is.Links, is.Brake).Scan(&pass)
 			if err != nil {
 				return err
