@@ -185,6 +185,7 @@ func TestListingsGoWrong(t *testing.T) {
 		"403":   {Kind: studio.FaultStatus, Status: http.StatusForbidden},
 		"short": {Kind: studio.FaultShort},
 		"cut":   {Kind: studio.FaultCut},
+		"again": {}, // the first page once more
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -194,12 +195,27 @@ func TestListingsGoWrong(t *testing.T) {
 			r.studio.SetMeta(r.tasks[24], map[string]any{"gold_star": false})
 			var listings atomic.Int64
 			second := fmt.Sprintf(`"value":%d}`, r.tasks[9])
-			r.studio.Faults(func(q *http.Request) studio.Fault {
-				if q.URL.Path == "/api/tasks/" && strings.Contains(q.URL.Query().Get("query"), second) && listings.Add(1) <= 2 {
-					return fault // the second page, and its second try
-				}
-				return studio.Fault{}
-			})
+			wrong := func(q *http.Request) bool { // the second page, and its second try
+				return q.URL.Path == "/api/tasks/" && strings.Contains(q.URL.Query().Get("query"), second) && listings.Add(1) <= 2
+			}
+			if fault.Kind != studio.FaultNone {
+				r.studio.Faults(func(q *http.Request) studio.Fault {
+					if wrong(q) {
+						return fault
+					}
+					return studio.Fault{}
+				})
+			} else {
+				r.sendThrough(func(q *http.Request) (*http.Response, error) {
+					if wrong(q) {
+						q = q.Clone(q.Context())
+						asked := q.URL.Query()
+						asked.Set("query", strings.Replace(asked.Get("query"), second, `"value":0}`, 1))
+						q.URL.RawQuery = asked.Encode()
+					}
+					return http.DefaultTransport.RoundTrip(q)
+				})
+			}
 			r.full(r.passes(func(p *reconciler.Passes) { p.Retry = time.Millisecond }))
 			if n := listings.Load(); n < 2 {
 				t.Errorf("the page was asked for %d times", n)
@@ -211,6 +227,19 @@ func TestListingsGoWrong(t *testing.T) {
 		})
 	}
 }
+
+// sendThrough has the client send its requests through send.
+func (r *rig) sendThrough(send transport) {
+	r.Helper()
+	var err error
+	if r.client, err = labelstudio.New(labelstudio.Options{URL: r.studio.URL(), Token: r.studio.Token(), Transport: send}); err != nil {
+		r.Fatal(err)
+	}
+}
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (send transport) RoundTrip(q *http.Request) (*http.Response, error) { return send(q) }
 
 // TestChangesDuringAPass: tasks and rows come, go and change between its pages. What a pass
 // saw and is not so any more does no harm, and what it did not see is found.

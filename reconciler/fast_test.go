@@ -20,12 +20,22 @@ import (
 	"github.com/aristotle/reconciler/reconciler"
 )
 
-// TestBothPathsAgree: a look through Label Studio's own database gives the same answer as
-// one through its API, on a real one, and so does a pass.
-func TestBothPathsAgree(t *testing.T) {
+// TestReal runs what a real Label Studio must answer for, on one for all.
+func TestReal(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 14, studio.Delays{})
 	real := lstest.Real(t, pgtest.Shared(t).URL())
+	t.Run("both paths agree", func(t *testing.T) { bothPathsAgree(t, real) })
+	t.Run("drift", func(t *testing.T) {
+		r := newRig(t, driftKeys, studio.Delays{})
+		r.moveTo(real.URL(), real.Token())
+		r.drift()
+	})
+}
+
+// bothPathsAgree: a look through Label Studio's own database gives the same answer as
+// one through its API, and so does a pass.
+func bothPathsAgree(t *testing.T, real *studio.Real) {
+	r := newRig(t, 14, studio.Delays{})
 	r.moveTo(real.URL(), real.Token())
 	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id IN ('c1', 'c2', 'c3')`)
 	db, err := labelstudio.OpenDatabase(t.Context(), real.DatabaseURL())

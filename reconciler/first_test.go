@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 	"github.com/aristotle/reconciler/reconciler"
 	"github.com/aristotle/reconciler/reconciler/ledger"
@@ -84,9 +85,12 @@ func (r *rig) showsOf(key string) string {
 // gold is what a task's meta says of the star.
 func (r *rig) gold(task int64) any {
 	r.Helper()
-	t, there := r.studio.Task(task)
-	if !there {
+	t, err := r.client.Task(r.Context(), task)
+	if labelstudio.IsNotFound(err) {
 		return "404"
+	}
+	if err != nil {
+		r.Fatal(err)
 	}
 	var m map[string]any
 	if err := json.Unmarshal(t.Meta, &m); err != nil {

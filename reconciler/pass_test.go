@@ -2,6 +2,7 @@ package reconciler_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -91,31 +92,47 @@ func (r *rig) atRest() {
 // and has nothing written.
 func TestDrift(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 12, studio.Delays{})
+	newRig(t, driftKeys, studio.Delays{}).drift()
+}
+
+const driftKeys = 12
+
+// drift is the same on whatever Label Studio.
+func (r *rig) drift() {
+	r.Helper()
 	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id IN ('c4', 'c5', 'c6', 'c7')`)
 	r.contacted()
 
-	star := func(i int, gold bool) { r.studio.SetMeta(r.tasks[i], map[string]any{"gold_star": gold}) }
-	star(1, true)                                                      // a star without VICTORY
-	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c2'`) // VICTORY without a star
-	_, err := r.studio.Annotate(1, r.tasks[3], gold(t))                // an annotation that stars
-	if err != nil {
-		t.Fatal(err)
+	must := func(err error) {
+		r.Helper()
+		if err != nil {
+			r.Fatal(err)
+		}
 	}
+	star := func(i int, gold bool) {
+		r.Helper()
+		_, err := r.client.PatchMeta(r.Context(), r.tasks[i], fmt.Appendf(nil, `{"gold_star": %t}`, gold))
+		must(err)
+	}
+	star(1, true)                                                         // a star without VICTORY
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c2'`)    // VICTORY without a star
+	_, err := r.client.CreateAnnotation(r.Context(), r.tasks[3], gold(r)) // an annotation that stars
+	must(err)
 	star(4, false)                                                    // a star taken away
 	r.exec(`UPDATE "Conquest" SET result = 'DEFEAT' WHERE id = 'c5'`) // VICTORY taken away
 	r.exec(`DELETE FROM ml_analysis_rating WHERE conquest_analysis_id = 'c6'`)
 	r.exec(`UPDATE ml_analysis_rating SET rating = 3 WHERE conquest_analysis_id = 'c7'`)
-	r.studio.DeleteTask(r.tasks[8]) // a link gone stale
-	late := r.studio.AddTask(r.project, map[string]any{"conquest_id": "c4", "prompt": "p", "response": "r"}, nil)
+	must(r.client.DeleteTask(r.Context(), r.tasks[8])) // a link gone stale
+	late, err := r.client.ImportTasks(r.Context(), r.project, []labelstudio.NewTask{{Data: map[string]any{"conquest_id": "c4", "prompt": "p", "response": "r"}}})
+	must(err)
 	r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) VALUES ('alone', 'PENDING', 'p', 'd')`)
 
 	r.full(r.passes(nil))
 	r.want("found", r.text(`SELECT string_agg(DISTINCT concat_ws(' ', key, class, NULLIF(change, '')), ', ') FROM reconciler.finding`),
 		"c1 victory_missing set, c2 star_missing set, c3 victory_missing set, c4 star_missing clear, c5 victory_missing clear, c6 rating_wrong, c7 rating_wrong, c8 link_stale link")
-	drift, err := r.ledger.Drift(t.Context())
+	drift, err := r.ledger.Drift(r.Context())
 	if err != nil || len(drift) != 4 {
-		t.Errorf("drift %v, %v", drift, err)
+		r.Errorf("drift %v, %v", drift, err)
 	}
 	r.turnFor(r.turner(r.client))
 	r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`) // a 404 is believed after a while
@@ -125,14 +142,14 @@ func TestDrift(t *testing.T) {
 		"alone PENDING, c0 PENDING, c1 VICTORY, c10 PENDING, c11 PENDING, c2 VICTORY, c3 VICTORY, c4 PENDING, c5 DEFEAT")
 	for i, task := range r.tasks[:8] {
 		if want := i == 1 || i == 2 || i == 3 || i > 5; r.gold(task) == true != want {
-			t.Errorf("the task of c%d shows %v", i, r.gold(task))
+			r.Errorf("the task of c%d shows %v", i, r.gold(task))
 		}
 	}
-	if r.gold(late) == true {
-		t.Error("the late task shows the star")
+	if r.gold(late[0]) == true {
+		r.Error("the late task shows the star")
 	}
 	if !r.ask(`SELECT missing_since IS NOT NULL FROM reconciler.edge WHERE task_id = $1`, r.tasks[8]) {
-		t.Error("the task that is gone is not missing")
+		r.Error("the task that is gone is not missing")
 	}
 
 	requests, written := r.studio.Requests(), r.written()
@@ -145,7 +162,7 @@ func TestDrift(t *testing.T) {
 	now := r.studio.Requests()
 	for op, n := range requests {
 		if op != labelstudio.OpTasksAfter && op != labelstudio.OpTasksChanged && op != labelstudio.OpProjects && op != "" && now[op] > n+2 {
-			t.Errorf("%d requests %s of passes that found nothing", now[op]-n, op)
+			r.Errorf("%d requests %s of passes that found nothing", now[op]-n, op)
 		}
 	}
 }
