@@ -3,6 +3,7 @@ package reconciler
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -179,7 +180,7 @@ func (w *twin) addTask(key string) {
 func (w *twin) step() (diff string) {
 	k, task, worker := key(w.rng.IntN(twinKeys)), w.ids[w.rng.IntN(len(w.ids))], w.rng.IntN(2)
 	t := w.tasks.tasks[task]
-	switch n := w.rng.IntN(17); n {
+	switch n := w.rng.IntN(18); n {
 	case 0, 1:
 		w.editRow(k, []string{"PENDING", "VICTORY", "DEFEAT"}[w.rng.IntN(3)])
 	case 2:
@@ -216,6 +217,8 @@ func (w *twin) step() (diff string) {
 		return w.claim(worker)
 	case 13:
 		w.lateEnd(task)
+	case 14:
+		w.click(k)
 	default:
 		w.turn(worker)
 	}
@@ -232,6 +235,16 @@ func (w *twin) lateEnd(task int64) {
 	w.say("S5 of %s at %d, worked=%v", p.Attempt, task, p.Worked)
 	w.done(0, w.ledger.Settle(w.Context(), []ledger.Patched{p}, nil))
 	w.done(0, w.rows.Settle(w.Context(), []ledger.Patched{p}, nil))
+}
+
+func (w *twin) click(k string) {
+	c := ledger.Click{Key: k, Gold: w.rng.IntN(2) == 0, Who: &w.user.Email, From: ledger.FromCuration, Held: w.rng.IntN(4) == 0}
+	w.say("a click on %s: star %v, held %v", k, c.Gold, c.Held)
+	real, err := w.ledger.Click(w.Context(), c)
+	settled, mem := w.rows.click(c)
+	if !errors.Is(err, mem) || real.Settled != settled {
+		w.Fatalf("click: %d, %v; in memory %d, %v\nafter:\n%s", real.Settled, err, settled, mem, strings.Join(w.log, "\n"))
+	}
 }
 
 func (w *twin) say(format string, args ...any) { w.log = append(w.log, fmt.Sprintf(format, args...)) }
@@ -278,10 +291,11 @@ func (w *twin) passOver() {
 }
 
 // claim lets time pass, since the two worlds are not at the same instant, then claims:
-// so that nothing is due within the difference.
+// so that nothing is due within the difference. Of keys that are due at the same time
+// the first comes first, as in memory.
 func (w *twin) claim(worker int) (diff string) {
 	d := []time.Duration{7 * time.Second, 7 * time.Second, 2 * time.Hour}[w.rng.IntN(3)]
-	w.exec(`UPDATE reconciler.queue SET run_after = run_after - $1::interval, tried_at = tried_at - $1::interval,
+	w.exec(`UPDATE reconciler.queue SET run_after = run_after - $1::interval + ascii(right(key, 1)) * interval '1 microsecond', tried_at = tried_at - $1::interval,
 		leased_until = leased_until - $1::interval, look_at = look_at - $1::interval, since = since - $1::interval`, d)
 	w.exec(`UPDATE reconciler.edge SET intent_deadline = intent_deadline - $1::interval, missing_since = missing_since - $1::interval`, d)
 	w.exec(`UPDATE reconciler.hub SET searched_at = searched_at - $1::interval`, d)

@@ -106,6 +106,25 @@ func (r *rig) want(what, got, want string) {
 	}
 }
 
+// TestClickBeforeFirstTurn: a star on the page that the row takes back before any turn
+// has come leaves no gold rating, also where the hub is that of an earlier row.
+func TestClickBeforeFirstTurn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	r.exec(`INSERT INTO reconciler.hub (key, d, n, created_at) VALUES ('c1', false, 1, '2001-01-01')`)
+	r.linked("union")
+	for _, key := range []string{"c0", "c1"} {
+		if _, err := r.ledger.Click(t.Context(), ledger.Click{Key: key, Gold: true, From: ledger.FromCuration}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.exec(`UPDATE "Conquest" SET result = 'DEFEAT'`)
+	r.turnAll(r.turner(r.client))
+	r.want("gold ratings", r.text(`SELECT string_agg(conquest_analysis_id, ' ' ORDER BY id) FROM ml_analysis_rating WHERE is_gold_star`), "")
+	r.want("c0", r.showsOf("c0"), "DEFEAT false@1 <nil>")
+	r.want("c1", r.showsOf("c1"), "DEFEAT false@0 <nil>")
+}
+
 // TestHeldIsSettled: a star meets a DEFEAT, and neither may win. A click ends it,
 // either way; what a person changed after that look counts for what it is.
 func TestHeldIsSettled(t *testing.T) {

@@ -14,7 +14,9 @@ import (
 // This file is what people and their tools do. What no program can tell apart from
 // outside (see the package star) they do not do here, as in the exhaustive search:
 // an edit of meta on top of a replaced meta or of an old copy that was not looked
-// at, and the reverse; an annotation that comes and goes between two looks.
+// at, and the reverse; an edit of one star key on top of an edit of the other that was
+// not looked at, or where they differ or may come to at first contact; an annotation
+// that comes and goes between two looks.
 
 // act lets somebody do something, and tells whether there was anything to do.
 func (s *sim) act() bool {
@@ -28,9 +30,11 @@ func (s *sim) act() bool {
 		}
 	}
 	done := false
-	switch n := s.rng.IntN(22); {
+	switch n := s.rng.IntN(25); {
 	case n < 6:
 		done = s.editRow(key)
+	case n > 21:
+		done = s.click(key)
 	case n < 7:
 		done = s.loseRow(key)
 	default:
@@ -62,7 +66,7 @@ func (s *sim) actOn(key string, id int64, n int) bool {
 	}
 	switch {
 	case n < 11:
-		return s.editMeta(t, sp, a)
+		return s.editMeta(key, t, sp, a)
 	case n < 14:
 		s.logf("an annotation of %d says star", id)
 		s.tasks.annotate(t, 0, true, s.somebody())
@@ -127,6 +131,29 @@ func (s *sim) editRow(key string) bool {
 	return true
 }
 
+// click is a person on our page, who sees the row and what is held, or who settles a hold.
+func (s *sim) click(key string) bool {
+	a, row := s.accounts[key], s.rows.conquests[key]
+	c := ledger.Click{Key: key, Gold: s.rng.IntN(2) == 0, From: ledger.FromCuration, Held: s.rng.IntN(2) == 0}
+	var notes words
+	for _, e := range s.rows.edgesOf(key) {
+		if sp := a.tasks[e.Task]; e.Held != nil && sp != nil {
+			notes |= sp.note
+		}
+	}
+	settled, err := s.rows.click(c)
+	if err != nil {
+		return false
+	}
+	s.logf("a click on %s: star %v, %d holds settled", key, c.Gold, settled)
+	if settled > 0 {
+		a.row |= notes
+	}
+	a.speak(row.IsVictory(), &a.row)
+	s.wal = append(s.wal, key)
+	return true
+}
+
 func (s *sim) newRow(key, result string) {
 	s.born++
 	created := fmt.Sprintf("2026-01-01 00:00:%02d", s.born)
@@ -151,7 +178,7 @@ func (s *sim) loseRow(key string) bool {
 		if e != nil {
 			base = star.Set(slices.Clone(e.Base)...)
 		}
-		return shows(e, id, t.Meta), len(now) > 0, len(now.Minus(base)) > 0 || len(now) == 0 && len(base) > 0
+		return shows(nil, id, t.Meta), len(now) > 0, len(now.Minus(base)) > 0 || len(now) == 0 && len(base) > 0
 	})
 	for _, r := range s.replicas { // who has read the task as it is has read these words
 		for id, read := range r.reads {
@@ -175,9 +202,16 @@ func (s *sim) setMeta(t *memTask, meta json.RawMessage) {
 	}
 }
 
-// editMeta is a person who changes what the task shows, leaving our stamp.
-func (s *sim) editMeta(t *memTask, sp *spoken, a *account) bool {
-	if sp.tampered {
+// editMeta is a person who changes what the task shows by one of the star keys, leaving
+// our stamp.
+func (s *sim) editMeta(key string, t *memTask, sp *spoken, a *account) bool {
+	was, name := readMeta(t.ID, t.Meta), metaGold
+	other := was.IsGold
+	if s.rng.IntN(3) == 0 {
+		name, other = metaIsGold, was.Gold
+	}
+	differ := was.Gold != star.Absent && was.IsGold != star.Absent && was.Gold != was.IsGold // which one a person sees is his tool's affair
+	if sp.tampered || differ || other != star.Absent && (sp.unseen || !s.met(key, t.ID)) {
 		return false
 	}
 	show := !shows(s.rows.edges[t.ID], t.ID, t.Meta)
@@ -185,7 +219,7 @@ func (s *sim) editMeta(t *memTask, sp *spoken, a *account) bool {
 	if m == nil {
 		m = map[string]json.RawMessage{}
 	}
-	m[metaGold] = json.RawMessage(fmt.Sprint(show))
+	m[name] = json.RawMessage(fmt.Sprint(show))
 	raw, err := json.Marshal(m)
 	if err != nil {
 		panic(err)
@@ -193,7 +227,7 @@ func (s *sim) editMeta(t *memTask, sp *spoken, a *account) bool {
 	s.setMeta(t, raw)
 	sp.unseen = true
 	a.speak(show, &sp.meta)
-	s.logf("a person sets the meta of %d to %v", t.ID, show)
+	s.logf("a person sets %s of %d to %v", name, t.ID, show)
 	return true
 }
 
@@ -233,7 +267,7 @@ func (s *sim) unstar(key string, t *memTask, sp *spoken, a *account) bool {
 func (s *sim) oldCopy(t *memTask, sp *spoken) bool {
 	now := readMeta(t.ID, t.Meta)
 	if !sp.copied {
-		if now.Gold != star.Absent && now.Stamp == "" {
+		if (now.Gold != star.Absent || now.IsGold != star.Absent) && now.Stamp == "" {
 			return false
 		}
 		s.logf("somebody opens task %d", t.ID)

@@ -179,6 +179,68 @@ func (m *memRows) touched(links []ledger.Link, updated []time.Time) {
 	m.markDirty(keys, ledger.FromDiff)
 }
 
+// click is Click, and returns how many tasks it settled.
+func (m *memRows) click(c ledger.Click) (settled int, err error) {
+	row, stored, edges := m.conquests[c.Key], m.hubs[c.Key], m.edgesOf(c.Key)
+	if row == nil {
+		return 0, ledger.ErrNoConquest
+	}
+	if c.Held && !slices.ContainsFunc(edges, func(e *memEdge) bool { return e.Held != nil }) {
+		return 0, ledger.ErrNotHeld
+	}
+	if stored == nil {
+		stored = &memHub{Hub: ledger.Hub{Key: c.Key, CreatedAt: row.CreatedAt}}
+		m.hubs[c.Key] = stored
+	}
+	hub, by := stored.Hub, "click"
+	own := hub.Of(&row.Conquest)
+	if own && !row.IsVictory() {
+		hub.Before = row.Result
+	}
+	rec := ledger.Audit{Key: c.Key, Source: c.From, Reason: ledger.ReasonClick, Said: &c.Gold, SaidBy: &by, Who: c.Who, Result: row.Result}
+	var done change
+	if row.IsVictory() != c.Gold {
+		v := aristotle.Verdict{ID: c.Key, Result: aristotle.Victory, By: c.Who}
+		if !c.Gold {
+			v.Result = (*ledger.Hub)(nil).GiveBack()
+			if own {
+				v.Result = hub.GiveBack()
+			}
+		}
+		rec.Wrote, done.verdict = &v.Result, []aristotle.Verdict{v}
+	}
+	done.audit = []ledger.Audit{rec}
+	if own {
+		if hub.D != nil {
+			hub.N++
+		}
+		hub.D = &c.Gold
+		d, n := hub.D, hub.N
+		done.audit[0].D, done.audit[0].N = d, &n
+		for _, edge := range edges {
+			if h := edge.Held; h != nil {
+				e := edge.Edge
+				e.S, e.Older, e.Base, e.Held, e.Last = &h.Shown, h.Older, h.Stars, nil, nil
+				if h.Stamp != "" {
+					e.Last = &h.Stamp
+				}
+				done.edges = append(done.edges, e)
+				done.audit = append(done.audit, ledger.Audit{Key: c.Key, Task: &e.Task, Source: c.From, Reason: ledger.ReasonSettled,
+					Who: c.Who, Result: rec.Result, Shown: e.S, Stars: e.Base, D: d, N: &n})
+			}
+		}
+		done.hubs = []ledger.Hub{hub}
+		var at *aristotle.Place
+		if len(edges) > 0 {
+			at = &aristotle.Place{Task: edges[0].Task, Fill: true}
+		}
+		done.ratings = aristotle.Rate(row.Conquest, c.Gold, at, ordered(m.ratings))
+	}
+	m.commit(done, time.Now())
+	m.markDirty([]string{c.Key}, c.From)
+	return len(done.edges), nil
+}
+
 // met is EnqueueMet: the first pass over projects is finished.
 func (m *memRows) met(projects []int64) {
 	var keys []string
@@ -286,6 +348,11 @@ func (m *memRows) Decide(_ context.Context, claims []ledger.Claim, decide func(m
 		return err
 	}
 	m.police(claims, c)
+	for _, k := range claims { // the empty hubs of the lock stay, whoever has the claims
+		if row := m.conquests[k.Key]; row != nil && m.hubs[k.Key] == nil && !k.Hub {
+			m.hubs[k.Key] = &memHub{Hub: ledger.Hub{Key: k.Key, CreatedAt: row.CreatedAt}}
+		}
+	}
 	m.commit(c, now)
 	return nil
 }

@@ -163,9 +163,7 @@ func (s *sim) addKey(key string, first int64) {
 		t := s.tasks.add(id, 1+int64(s.rng.IntN(2)), key)
 		sp := &spoken{}
 		a.tasks[id] = sp
-		if starred {
-			t.Meta = []byte(`{"gold_star": true}`)
-		}
+		t.Meta = s.firstMeta(starred, known)
 		if known {
 			s.rows.projects[t.Project] = true
 			created, updated := t.CreatedAt, t.UpdatedAt
@@ -181,6 +179,18 @@ func (s *sim) addKey(key string, first int64) {
 	if !known {
 		s.wal = append(s.wal, key)
 	}
+}
+
+// firstMeta is what stands in a task's meta at first. Older writers know one star key, others the other.
+func (s *sim) firstMeta(starred, known bool) []byte {
+	all := []string{`{}`, `{}`, `{"gold_star": false}`, `{"is_gold_star": false}`}
+	if starred {
+		all = []string{`{"gold_star": true}`, `{"is_gold_star": true}`, `{"gold_star": true, "is_gold_star": true}`, `{"gold_star": true}`}
+	}
+	if starred && !known && s.rng.IntN(8) == 0 {
+		return []byte(`{"gold_star": false, "is_gold_star": true}`) // they differ: the star counts
+	}
+	return []byte(all[s.rng.IntN(len(all))])
 }
 
 func (s *sim) wake() {

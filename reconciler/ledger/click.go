@@ -39,7 +39,9 @@ var (
 // Click commits a person's word as "A click" of the protocol has it: row, rating,
 // hub, the end of every hold and a dirty key in one transaction. The tasks follow with
 // a turn. A row that says so already is left alone, but the hub still counts it: after
-// that no star of a first contact is taken for news.
+// that no star of a first contact is taken for news. Where no turn has come yet the hub
+// begins with it, as with a turn that finds no task; where the hub is that of an
+// earlier row only the row is written.
 //
 // The hold ends with what was seen when it was noted, not with what its task shows
 // now: what a person changed after that look still counts, at the next one.
@@ -127,11 +129,13 @@ func (s *clickState) take(b *pgx.Batch, c Click) Clicked {
 		aristotle.QueueVerdicts(b, []aristotle.Verdict{v})
 		s.row.Result, rec.Wrote = &v.Result, &v.Result
 	}
-	aristotle.QueueWriteRatings(b, aristotle.Rate(*s.row, c.Gold, s.place(c), s.ratings))
 	done, records := Clicked{Row: *s.row}, []Audit{rec}
-	if own && s.hub.D != nil { // a hub without a value knows the row from its first turn on
+	if own { // only then the rating too: one without a hub that knows of it stayed gold if the row then took the star back
+		aristotle.QueueWriteRatings(b, aristotle.Rate(*s.row, c.Gold, s.place(c), s.ratings))
+		if s.hub.D != nil { // else no turn has come yet, and it begins where that would have begun
+			s.hub.N++
+		}
 		s.hub.D = &c.Gold
-		s.hub.N++
 		records[0].D, records[0].N = s.hub.D, &s.hub.N
 		settled := s.release()
 		for _, e := range settled {
@@ -140,8 +144,6 @@ func (s *clickState) take(b *pgx.Batch, c Click) Clicked {
 		}
 		QueueEdges(b, settled)
 		done.Settled = len(settled)
-	}
-	if own {
 		QueueHubs(b, []Hub{*s.hub})
 	}
 	QueueAudit(b, records)

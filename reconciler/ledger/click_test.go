@@ -95,8 +95,8 @@ func TestClick(t *testing.T) {
 	}
 }
 
-// TestClickWithoutHub: where the hub is not this row's only the row is written, and its
-// first turn finds the result before VICTORY.
+// TestClickWithoutHub: before the first turn the hub begins with the click, and notes
+// the result before VICTORY. Where it is another row's only the row is written.
 func TestClickWithoutHub(t *testing.T) {
 	t.Parallel()
 	l := open(t)
@@ -109,10 +109,10 @@ func TestClickWithoutHub(t *testing.T) {
 	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('first', 'NEUTRAL', 'p', 'd'), ('again', 'NEUTRAL', 'p', 'd')`)
 	l.exec(t, `INSERT INTO hub (key, d, n, created_at) VALUES ('again', false, 4, '2001-01-01')`)
 	l.exec(t, `INSERT INTO edge (task_id, key, project, begun, held) VALUES (1, 'again', 1, 'union', '{"shown": true, "stamp": "", "stars": null}')`)
-	for key, hub := range map[string]told{"first": {D: "none"}, "again": {D: "false", N: 4}} {
+	for key, hub := range map[string]told{"first": {D: "true", Gold: 1, Audit: []string{"curation click t NEUTRAL VICTORY true 0"}},
+		"again": {D: "false", N: 4, Audit: []string{"curation click t NEUTRAL VICTORY"}}} {
 		done := l.clicked(t, Click{Key: key, Gold: true, From: FromCuration})
-		wantTold(t, key, l.told(t, key), told{Result: "VICTORY", Example: true, Fresh: true, Gold: 1, D: hub.D, N: hub.N,
-			Audit: []string{"curation click t NEUTRAL VICTORY"}})
+		wantTold(t, key, l.told(t, key), told{Result: "VICTORY", Example: true, Fresh: true, Gold: hub.Gold, D: hub.D, N: hub.N, Audit: hub.Audit})
 		if done.Settled != 0 {
 			t.Errorf("%s: a hold was settled", key)
 		}
@@ -187,7 +187,7 @@ func TestClickWaits(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if got := l.told(t, "k"); got.Result != "VICTORY" || got.Audit[0] != "curation click t NEUTRAL VICTORY" {
+	if got := l.told(t, "k"); got.Result != "VICTORY" || got.Audit[0] != "curation click t NEUTRAL VICTORY true 0" {
 		t.Errorf("%+v", got)
 	}
 }
