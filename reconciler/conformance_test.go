@@ -315,6 +315,9 @@ func (w *twin) claim(worker int) (diff string) {
 func told(claims []ledger.Claim) (all []string) {
 	for _, c := range claims {
 		text := fmt.Sprintf("%s gen %d claim %d dirty=%v attempts=%d from %s search=%v hub=%v", c.Key, c.Gen, c.Claim, c.Dirty, c.Attempts, c.Source, c.Search, c.Hub)
+		if c.N != nil {
+			text += fmt.Sprint(" n=", *c.N)
+		}
 		for _, e := range c.Edges {
 			text += fmt.Sprintf(", %d: %q alive=%v base %v", e.Task, e.Attempt, e.Alive, e.Base)
 		}

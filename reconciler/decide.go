@@ -54,6 +54,10 @@ var (
 // decide is S3 for one key, between its locks and its writes. It asks nobody.
 func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 	out := decided{write: writes{claim: c}}
+	if clicked(c, st) {
+		out.ends = []ledger.End{later(c, 0)}
+		return out
+	}
 	if st.hub != nil && (st.row == nil || !st.hub.Of(st.row)) {
 		if wait, alive := aliveFor(c, st.edges, s); alive {
 			out.ends = []ledger.End{later(c, wait)}
@@ -88,6 +92,19 @@ func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 		out.count = append(out.count, func(context.Context) { t.Metrics.Sync.With(direction(d), metrics.Conflict).Inc() })
 	}
 	return out
+}
+
+// clicked tells whether a click has changed the hub since the claim: then the ratings
+// were read before it wrote one.
+func clicked(c ledger.Claim, st *state) bool {
+	switch {
+	case st.hub == nil || st.hub.D == nil:
+		return false
+	case c.N == nil:
+		return true
+	default:
+		return *c.N != st.hub.N
+	}
 }
 
 func starHub(h *ledger.Hub) star.Hub {

@@ -125,6 +125,33 @@ func TestClickBeforeFirstTurn(t *testing.T) {
 	r.want("c1", r.showsOf("c1"), "DEFEAT false@0 <nil>")
 }
 
+// TestClickDuringTurn: a click while a turn is under way, which has read the ratings and
+// an un-star by then: the rating of the click does not stay.
+func TestClickDuringTurn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	r.exec(`UPDATE "Conquest" SET result = 'DEFEAT'`)
+	r.setMeta(map[string]any{"gold_star": true})
+	r.linked("union")
+	turner := r.turner(r.client)
+	r.turnAll(turner)
+	r.want("before", r.shows(), "DEFEAT false@0 held true")
+	r.setMeta(map[string]any{"gold_star": false})
+	r.dirty("c0")
+	clicked := false
+	turner.Step = func(step string) {
+		if step == "S2" && !clicked {
+			clicked = true
+			if _, err := r.ledger.Click(t.Context(), ledger.Click{Key: "c0", Gold: true, From: ledger.FromCuration}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	r.turnAll(turner)
+	r.want("after", r.shows(), "DEFEAT false@2 false")
+	r.want("gold ratings", r.text(`SELECT count(*) FROM ml_analysis_rating WHERE is_gold_star`), "0")
+}
+
 // TestHeldIsSettled: a star meets a DEFEAT, and neither may win. A click ends it,
 // either way; what a person changed after that look counts for what it is.
 func TestHeldIsSettled(t *testing.T) {

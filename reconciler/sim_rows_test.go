@@ -325,6 +325,10 @@ func (m *memRows) claim(key string, now time.Time) ledger.Claim {
 	q.tried, q.leased = now, now.Add(ledger.Lease)
 	c := ledger.Claim{Key: key, Gen: q.want, Claim: q.claim, Dirty: q.want > q.done, Attempts: q.attempts,
 		Since: q.since, Source: q.source, Hub: h != nil}
+	if h != nil && h.D != nil {
+		n := h.N
+		c.N = &n
+	}
 	row := m.conquests[key]
 	c.Search = len(edges) == 0 && row != nil && row.IsVictory() &&
 		(h == nil || h.searched.IsZero() || h.searched.Before(now.Add(-ledger.SearchAgain)))

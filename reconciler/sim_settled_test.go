@@ -39,7 +39,7 @@ func (r *replica) settled(claims []ledger.Claim, states map[string]*state, done 
 			continue
 		}
 		forgot := slices.Contains(done.forget, c.Key)
-		waits := st.hub != nil && !forgot && (st.row == nil || !st.hub.Of(st.row))
+		waits := st.hub != nil && !forgot && (st.row == nil || !st.hub.Of(st.row)) || clicked(c, st)
 		var all []heard
 		for _, e := range st.edges {
 			after, written := stored[e.Task]

@@ -133,7 +133,8 @@ func (t *Turner) Turn(ctx context.Context, claims []ledger.Claim) error {
 // readRatings begins to read the ratings of keys and returns what waits for them.
 // There may be no index to find them by, so it takes long, and Aristotle must not
 // wait for a lock meanwhile. What is changed until S3 is overwritten with what it
-// asks for: whoever of us writes a rating has locked its conquest and left it dirty.
+// asks for: whoever of us writes a rating has locked its conquest and left it dirty. A
+// click meanwhile makes the turn begin again: nobody else would take its rating away.
 func (t *Turner) readRatings(ctx context.Context, claims []ledger.Claim) (wait func() (map[string][]aristotle.Rating, error)) {
 	keys := make([]string, len(claims))
 	for i, c := range claims {

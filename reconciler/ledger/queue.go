@@ -117,8 +117,9 @@ type Claim struct {
 	Attempts int
 	Since    time.Time
 	Source   Source
-	Search   bool // VICTORY without a known task: look one up
-	Hub      bool // it has one
+	Search   bool   // VICTORY without a known task: look one up
+	Hub      bool   // it has one
+	N        *int64 // how often its value had changed; nil: it had none
 	Edges    []ClaimedEdge
 }
 
@@ -146,7 +147,7 @@ func (l *Ledger) Claim(ctx context.Context, dirty, looks int) ([]Claim, error) {
 	var attempt *string
 	var alive, search *bool
 	var base []int64
-	dst := []any{&c.Key, &c.Gen, &c.Claim, &c.Dirty, &c.Attempts, &c.Since, &c.Source, &task, &project, &attempt, &alive, &base, &search, &c.Hub}
+	dst := []any{&c.Key, &c.Gen, &c.Claim, &c.Dirty, &c.Attempts, &c.Since, &c.Source, &task, &project, &attempt, &alive, &base, &search, &c.Hub, &c.N}
 	_, err = pgx.ForEachRow(rows, dst, func() error {
 		if n := len(claims); n == 0 || claims[n-1].Key != c.Key {
 			c.Search = search != nil && *search
@@ -160,7 +161,7 @@ func (l *Ledger) Claim(ctx context.Context, dirty, looks int) ([]Claim, error) {
 			last := &claims[len(claims)-1]
 			last.Edges = append(last.Edges, e)
 		}
-		base = nil
+		base, c.N = nil, nil
 		return nil
 	})
 	if err != nil {

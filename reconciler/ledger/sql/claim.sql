@@ -22,8 +22,9 @@ SELECT q.key, q.want_gen, q.claim, q.dirty, q.attempts, q.since, q.source,
        e.task_id, e.project, e.intent_attempt, e.intent_deadline > now(), e.base,
        e.task_id IS NULL
        AND (SELECT result::text FROM public."Conquest" WHERE id = q.key) = 'VICTORY'
-       AND COALESCE((SELECT searched_at FROM hub WHERE key = q.key) < now() - $4::interval, true) AS search,
-       (SELECT true FROM hub WHERE key = q.key) IS NOT NULL -- EXISTS may be hashed: the whole table, at each claim
+       AND COALESCE(h.searched_at < now() - $4::interval, true) AS search,
+       h.key IS NOT NULL, CASE WHEN h.d IS NOT NULL THEN h.n END
 FROM claimed q
+LEFT JOIN LATERAL (SELECT * FROM hub WHERE key = q.key OFFSET 0) h ON true
 LEFT JOIN LATERAL (SELECT * FROM edge WHERE key = q.key OFFSET 0) e ON true
 ORDER BY q.priority, q.key, e.task_id
