@@ -60,6 +60,9 @@ func turnMutants() []turnMutant {
 			`return !claimed.Alive || star.Stamp(*e.IntentAttempt) == read || mutant("PATCH again before the deadline") ||
 				mutant("deadline looked at after the GET") && left(e) <= 0`},
 		{"deadline looked at after the GET", "", "", ""},
+		{"forget a row while a PATCH may live", "decide.go", `alive := aliveFor(c, st.edges, s); alive {`,
+			`alive := aliveFor(c, st.edges, s); alive && !mutant("forget a row while a PATCH may live") {`},
+		{"decide on ratings older than a click", "decide.go", `if clicked(c, st) {`, `if clicked(c, st) && !mutant("decide on ratings older than a click") {`},
 		{"an intent that is gone counts as settled", "decide.go", `return !claimed.Alive` + "\n", `return !claimed.Alive || mutant("an intent that is gone counts as settled")` + "\n"},
 		{"another task is the old one", "decide.go", `return e.TaskCreatedAt != nil && !task`, `return !mutant("another task is the old one") && e.TaskCreatedAt != nil && !task`},
 		{"what waits is remembered as the same task", "remember.go", `case e.look.Sight == star.Waiting:`,
