@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,7 +37,7 @@ type killLoop struct {
 	tasks     sync.RWMutex // the same of Label Studio
 
 	edits, killed, lost, undone int
-	overlaps                    int // lost updates of Label Studio that were brought about
+	tried, overlaps             int // lost updates of Label Studio that were to be brought about, and were
 	conflicts                   int // keys that people edited in two places between two rests
 }
 
@@ -93,7 +94,7 @@ func testKillLoop(t *testing.T, side studioSide, real *studio.Real) {
 		}
 	}
 	l.rest()
-	t.Logf("%d edits, %d kills, %d saves over a PATCH, %d keys edited in two places at once; lost %d, undone or invented %d", l.edits, l.killed, l.overlaps, l.conflicts, l.lost, l.undone)
+	t.Logf("%d edits, %d kills, %d saves over a PATCH of %d tried, %d keys edited in two places at once; lost %d, undone or invented %d", l.edits, l.killed, l.overlaps, l.tried, l.conflicts, l.lost, l.undone)
 }
 
 func upTo(chance *rand.Rand, d time.Duration) time.Duration {
@@ -248,12 +249,18 @@ func (l *killLoop) faults() (deck []func()) {
 	return deck[:*killCount]
 }
 
-// leader is the replica that leads, or that says so last.
+// leading is the replica that says that it leads; -1: none does.
+func (l *killLoop) leading() int {
+	return slices.IndexFunc(l.daemons[:], func(p *process) bool {
+		_, body := p.get(l.T, "/readyz")
+		return strings.Contains(body, `"leader":true`)
+	})
+}
+
+// leader is the replica that leads, or one of them.
 func (l *killLoop) leader() int {
-	for i, p := range l.daemons {
-		if _, body := p.get(l.T, "/readyz"); strings.Contains(body, `"leader":true`) {
-			return i
-		}
+	if i := l.leading(); i >= 0 {
+		return i
 	}
 	return l.chance.IntN(len(l.daemons))
 }
@@ -307,11 +314,18 @@ func (l *killLoop) killStudio() {
 // overlap forces Label Studio's lost update: an annotator's save that began before our PATCH ends after it, and puts the meta back that it had read. Both
 // are made to wait for the task's row, in that order.
 func (l *killLoop) overlap() {
-	l.rest() // nobody else is at the key
 	l.rows.Lock()
 	defer l.rows.Unlock()
 	l.tasks.Lock()
 	defer l.tasks.Unlock()
+	l.restLocked()               // nobody else is at the key: where a person has just said the same on the task there is nothing to PATCH
+	l.eventually(func() string { // all may be at rest while the next leader is only coming up, which takes longer than the lock is held
+		if l.leading() < 0 {
+			return "no replica leads"
+		}
+		return ""
+	})
+	l.tried++
 	k := l.any(l.chance)
 	tx, err := l.side.database.Begin(l.Context())
 	if err != nil {
@@ -328,7 +342,7 @@ func (l *killLoop) overlap() {
 	l.setResult(result, k.key)
 	k.say("row", !k.before)
 	if !l.waiting(1) {
-		return // its PATCH did not come in time: the daemon was killed just before
+		return // its PATCH did not come in time: the machine is busy
 	}
 	saved := make(chan error, 1)
 	go func() {
@@ -373,6 +387,11 @@ func (l *killLoop) rest() {
 	defer l.rows.Unlock()
 	l.tasks.Lock()
 	defer l.tasks.Unlock()
+	l.restLocked()
+}
+
+// restLocked is rest for who has both locks: people who wait for them edit as soon as they are given back.
+func (l *killLoop) restLocked() {
 	l.eventually(l.unrest)
 	for _, k := range l.keys {
 		l.judge(k)
