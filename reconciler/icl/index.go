@@ -167,22 +167,24 @@ func (all lists) drop(e *Example, version uint64) {
 	}
 }
 
-// setFresh says whether the index may answer.
-func (x *Index) setFresh(fresh bool) {
+// setFresh says whether the index may answer, and tells whether it might before.
+func (x *Index) setFresh(fresh bool) (was bool) {
 	x.mu.Lock()
-	x.fresh, x.watched = fresh, time.Now()
+	was, x.fresh, x.watched = x.fresh, fresh, time.Now()
 	x.mu.Unlock()
 	x.metrics.ICLIndexFresh.Set(map[bool]float64{true: 1}[fresh])
+	return was
 }
 
-// forget drops everything that is held.
-func (x *Index) forget() {
-	x.setFresh(false)
+// forget drops everything that is held, and tells whether that was fresh.
+func (x *Index) forget() (was bool) {
+	was = x.setFresh(false)
 	x.mu.Lock()
 	x.groups = nil
 	x.mu.Unlock()
 	x.held = held{}
 	x.measure()
+	return was
 }
 
 // errTooLarge says that the examples take more memory than they may.

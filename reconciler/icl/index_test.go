@@ -263,3 +263,27 @@ func (e *editor) queries() (all []Query) {
 	}
 	return all
 }
+
+// Each loss of the session is told, however like the one before: it was mended in between.
+func TestIndexTellsEachLoss(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Schema{Texts: true})
+	var log strings.Builder
+	x := NewIndex(r.src, Options{Log: slog.New(slog.NewTextHandler(&log, nil)), Metrics: metrics.New(prometheus.NewRegistry()), Memory: 1 << 30})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- x.Run(ctx) }()
+	for range 2 {
+		r.eventually(x.Fresh)
+		r.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'`)
+		r.eventually(func() bool { return !x.Fresh() })
+	}
+	r.eventually(x.Fresh)
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), "served from the database"); n != 2 {
+		t.Errorf("it was told %d times, want 2:\n%s", n, log.String())
+	}
+}

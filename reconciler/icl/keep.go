@@ -31,7 +31,9 @@ func (x *Index) Run(ctx context.Context) error {
 	}
 	for last := ""; ; {
 		err := x.keep(ctx)
-		x.forget()
+		if x.forget() {
+			last = "" // it was fresh in between: this is another failure
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
