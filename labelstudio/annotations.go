@@ -32,6 +32,7 @@ type Region struct {
 	ToName   string          `json:"to_name,omitempty"`   // the name of what it is about
 	Origin   string          `json:"origin,omitempty"`    // "manual"
 	Value    json.RawMessage `json:"value,omitempty"`     // an object that has the type's name, or another, as its key
+	Meta     json.RawMessage `json:"meta,omitempty"`      // an object with what is said about the region; Label Studio keeps any key
 }
 
 // UserRef names a user, by number, by e-mail or both: it depends on the request which of them Label Studio tells.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
 )
 
@@ -67,6 +69,7 @@ type tab struct {
 	*testing.T
 	ctx  context.Context
 	base string // of the curation app
+	keys bool   // the person has no mouse
 }
 
 func (b *browser) tab(t *testing.T, base string) *tab {
@@ -136,11 +139,33 @@ func (p *tab) until(expression string) {
 	}
 }
 
-// click presses the mouse on what a selector finds, once it can be seen.
+// click presses the mouse on what a selector finds, once it can be seen, or Enter once Tab has led there.
 func (p *tab) click(selector string) {
 	p.Helper()
+	if p.keys {
+		p.reach(selector)
+		p.press("\r")
+		return
+	}
 	p.until(fmt.Sprintf(`document.readyState === "complete" && document.querySelector(%q)`, selector))
 	p.do(chromedp.Click(chromedp.CSS(selector)))
+}
+
+// reach presses Tab until what a selector finds has the focus, and looks whether a person sees that. The page may change meanwhile.
+func (p *tab) reach(selector string) {
+	p.Helper()
+	p.until(fmt.Sprintf(`document.readyState === "complete" && document.querySelector(%q)`, selector))
+	here := fmt.Sprintf(`document.activeElement === document.querySelector(%q)`, selector)
+	for range 500 {
+		if p.js(here) == "true" {
+			if outline := p.js(`getComputedStyle(document.activeElement).outlineStyle`); outline == "none" {
+				p.Errorf("nobody sees that %s has the focus", selector)
+			}
+			return
+		}
+		p.press("\t")
+	}
+	p.Fatalf("Tab does not lead to %s\nthe page is %s", selector, p.where())
 }
 
 // press presses keys.
@@ -153,9 +178,31 @@ func (p *tab) press(keys string, opts ...chromedp.KeyOption) {
 // fill writes into a field, in place of what is there.
 func (p *tab) fill(selector, text string) {
 	p.Helper()
+	if p.keys {
+		p.reach(selector)
+		if p.js(`document.activeElement.tagName`) == "SELECT" {
+			p.press(text)
+			return
+		}
+		p.js(`document.activeElement.select()`) // Ctrl+A, which is the window system's to give
+		if _, err := chromedp.Call(p.ctx, input.InsertText, input.InsertTextParams{Text: text}); err != nil {
+			p.Fatal(err)
+		}
+		return
+	}
 	p.until(fmt.Sprintf(`document.readyState === "complete" && document.querySelector(%q)`, selector))
 	p.do(chromedp.SetValue(chromedp.CSS(selector), text))
 	p.js(fmt.Sprintf(`document.querySelector(%q).dispatchEvent(new Event("input", {bubbles: true}))`, selector))
+}
+
+// as makes the tab one of somebody else, by the word of a trusted proxy.
+func (p *tab) as(email string) *tab {
+	p.Helper()
+	_, err := chromedp.Call(p.ctx, network.SetExtraHTTPHeaders, network.SetExtraHTTPHeadersParams{Headers: network.Headers{"X-Forwarded-User": email}})
+	if err != nil {
+		p.Fatal(err)
+	}
+	return p
 }
 
 // scripts switches the page's scripts on or off.
@@ -237,7 +284,24 @@ func fetchAxe() ([]byte, error) {
 	return os.ReadFile(filepath.Join(dir, "package", "axe.min.js"))
 }
 
-// accessible checks the page that is shown, in light and in dark.
+// fitsPhone tells what of a page does not fit a telephone's width, and what of its controls cannot be reached there.
+const fitsPhone = `(() => {
+	const bad = [], wide = innerWidth;
+	if (document.documentElement.scrollWidth > wide) bad.push("the page is " + document.documentElement.scrollWidth + " wide, of " + wide);
+	for (const e of document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")) {
+		if (!e.checkVisibility()) continue;
+		e.focus();
+		e.scrollIntoView({block: "center", inline: "center"});
+		const r = e.getClientRects()[0], hit = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);
+		if (r.left < -1 || r.right > wide + 1) bad.push("beside the page: " + e.outerHTML);
+		else if (!hit || !e.contains(hit)) bad.push("under something else: " + e.outerHTML + (hit ? " is under " + hit.outerHTML.slice(0, 200) : ""));
+	}
+	document.activeElement.blur();
+	scrollTo(0, 0);
+	return bad.join("\n");
+})()`
+
+// accessible checks the page that is shown, in light and in dark, and on a small telephone.
 func (p *tab) accessible(what string) {
 	p.Helper()
 	script, err := axe()
@@ -248,7 +312,7 @@ func (p *tab) accessible(what string) {
 		p.dark(dark)
 		p.do(chromedp.Evaluate[chromedp.Void](script))
 		ctx, cancel := context.WithTimeout(p.ctx, patience)
-		found, err := chromedp.Run(ctx, chromedp.Evaluate[string](`axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
+		found, err := chromedp.Run(ctx, chromedp.Evaluate[string](`axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"], rules: {"target-size": {enabled: true}}})
 			.then(r => r.violations.map(v => v.id + ": " + v.help + "\n" + v.nodes.map(n => "  " + n.html + "\n  " + n.failureSummary).join("\n")).join("\n"))`,
 			chromedp.EvalAwaitPromise))
 		cancel()
@@ -260,6 +324,11 @@ func (p *tab) accessible(what string) {
 		}
 	}
 	p.dark(false)
+	p.do(chromedp.EmulateViewport(360, 740))
+	if found := p.js(fitsPhone); found != "" {
+		p.Errorf("%s, on a telephone:\n%s", what, found)
+	}
+	p.do(chromedp.EmulateViewport(1280, 900))
 }
 
 // says waits until the page says something.

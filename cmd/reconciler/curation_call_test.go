@@ -302,6 +302,9 @@ func TestCurationOutage(t *testing.T) {
 	page.click(".star.big")
 	page.until(fmt.Sprintf(pressed, "true"))
 	s.wantResult("outage", "VICTORY")
+	ls.Faults(nil)
+	page.until(`!document.querySelector("[data-again]")`) // unasked
+	ls.Faults(func(*http.Request) studio.Fault { return studio.Fault{Kind: studio.FaultCut} })
 	page.open("/status")
 	page.says("is away")
 	page.open(taskPath(task))

@@ -85,5 +85,5 @@ func TestCuration(t *testing.T) {
 	t.Parallel()
 	b := openBrowser(t)
 	_, side := standIn(t)
-	curationFlows(newStreet(t, sandbox.Schema{}, side), b)
+	curationFlows(newStreet(t, sandbox.Schema{Texts: true}, side), b)
 }

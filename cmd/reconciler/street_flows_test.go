@@ -55,7 +55,11 @@ func TestRealStreet(t *testing.T) {
 	})
 	t.Run("curation", func(t *testing.T) {
 		t.Parallel()
-		curationFlows(newStreet(t, sandbox.Schema{}, side), openBrowser(t))
+		curationFlows(newStreet(t, sandbox.Schema{Texts: true}, side), openBrowser(t))
+	})
+	t.Run("brake", func(t *testing.T) {
+		t.Parallel()
+		brakeFlow(newStreet(t, sandbox.Schema{}, side), openBrowser(t))
 	})
 	t.Run("enum", func(t *testing.T) {
 		t.Parallel()

@@ -24,6 +24,8 @@ import (
 // annotator, who stars tasks.
 type studioSide struct {
 	url, token      string
+	email           string // whose token that is
+	password        string // of the same, where there are pages to log in to
 	annotator       string // e-mail
 	annotatorsToken string
 	passes          string        // RECONCILER_DIFF_SCHEDULE
@@ -334,7 +336,7 @@ func standIn(t *testing.T) (*studio.StandIn, studioSide) {
 		}
 	})
 	const email = "annotator@example.com"
-	return s, studioSide{url: s.URL(), token: s.Token(), annotator: email, annotatorsToken: s.UserToken(s.AddUser(email)), passes: "@every 1s"}
+	return s, studioSide{url: s.URL(), token: s.Token(), email: "sync@example.com", annotator: email, annotatorsToken: s.UserToken(s.AddUser(email)), passes: "@every 1s"}
 }
 
 // hire makes a second person in the real Label Studio: a member of the organization with a token.
@@ -366,7 +368,7 @@ func hire(t *testing.T, real *studio.Real) studioSide {
 	execAll(t, connect(t, DSN(real.DatabaseURL())), fmt.Sprintf(`UPDATE htx_user SET active_organization_id = o.id FROM organization o WHERE htx_user.id = %d`, made.ID),
 		fmt.Sprintf(`DELETE FROM authtoken_token WHERE user_id = %d`, made.ID),
 		fmt.Sprintf(`INSERT INTO authtoken_token (key, created, user_id) VALUES ('%s', now(), %d)`, token, made.ID))
-	return studioSide{url: real.URL(), token: real.Token(), annotator: email, annotatorsToken: token, passes: "@every 3s", database: db}
+	return studioSide{url: real.URL(), token: real.Token(), email: real.Email(), password: real.Password(), annotator: email, annotatorsToken: token, passes: "@every 3s", database: db}
 }
 
 // cleanContext is for what must be done after a test's own context has ended.

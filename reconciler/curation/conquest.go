@@ -61,6 +61,7 @@ func (t task) Overruled(n note) bool {
 type note struct {
 	ID              int64
 	By              string
+	As              string // whose annotation it is in Label Studio, where that is not the person's own
 	At              time.Time
 	Gold, Cancelled bool
 	Response        string
@@ -218,6 +219,9 @@ func notesOf(t *labelstudio.Task, email func(labelstudio.UserRef) string, respon
 	for i := range t.Annotations {
 		an := &t.Annotations[i]
 		n := note{ID: an.ID, By: email(an.CompletedBy), At: an.CreatedAt, Gold: saysGold(an), Cancelled: an.WasCancelled, Response: corrected(an)}
+		if who := authorOf(an); who != "" && !strings.EqualFold(who, n.By) {
+			n.By, n.As = who, n.By
+		}
 		if n.Response != "" && response != "" {
 			n.Changes = compare(response, n.Response)
 		}
@@ -250,6 +254,24 @@ func corrected(an *labelstudio.Annotation) string {
 		}
 	}
 	return strings.Join(all, "\n")
+}
+
+// author is what a correction says of who wrote it where its annotation cannot: that
+// of a person without an account in Label Studio is our user's.
+type author struct {
+	Email string `json:"author"`
+}
+
+// authorOf returns who wrote a correction, as the correction says, "" where it does not.
+// Anybody could have put that there, so the page names the annotation's user with it.
+func authorOf(an *labelstudio.Annotation) string {
+	for _, r := range an.Result {
+		var a author
+		if r.FromName == controlResponse && len(r.Meta) > 0 && json.Unmarshal(r.Meta, &a) == nil && a.Email != "" {
+			return a.Email
+		}
+	}
+	return ""
 }
 
 // conquestPage is what the template of a conquest is given.

@@ -2,6 +2,7 @@ package curation
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,12 +26,13 @@ type editPage struct {
 	Conquest Conquest
 	URL      string // of the task in Label Studio
 	Prompt   string
-	Response string // the model's
-	Text     string // what is in the editor
-	Base     int64  // the correction that the text began from; 0: the model's response
-	Newest   *note  // the newest correction that there is; nil: none
-	Conflict bool   // somebody saved another one meanwhile
-	Problem  string // why it was not saved
+	Response string           // the model's
+	Text     string           // what is in the editor
+	Base     int64            // the correction that the text began from; 0: the model's response
+	Newest   *note            // the newest correction that there is; nil: none
+	Writer   labelstudio.User // whose annotation it becomes; none: Label Studio could not be asked
+	Conflict bool             // somebody saved another one meanwhile
+	Problem  string           // why it was not saved
 	Changes  []piece
 	Sent     bool // the text was sent, and is newer than any draft
 }
@@ -38,6 +40,11 @@ type editPage struct {
 // Unchanged tells whether there is no change to show.
 func (p *editPage) Unchanged() bool {
 	return !slices.ContainsFunc(p.Changes, func(c piece) bool { return c.Op != same })
+}
+
+// Borrowed tells whether the annotation will be another user's than the person who writes.
+func (p *editPage) Borrowed(who *Person) bool {
+	return p.Writer.ID != 0 && !strings.EqualFold(p.Writer.Email, who.Email)
 }
 
 // longText is above what a browser can be asked to find the direction of as it is
@@ -89,10 +96,13 @@ func (a *App) editTask(ctx context.Context, id int64, who Person) (*editPage, er
 // nothing else to show.
 const saveLimit = 20 * time.Second
 
-// meet reads what others have written on the task by now.
-func (a *App) meet(ctx context.Context, p *editPage) error {
+// meet reads what others have written on the task by now, and whose annotation comes to it.
+func (a *App) meet(ctx context.Context, p *editPage, who Person) error {
 	t, err := a.Studio.Task(ctx, p.Task)
 	if err != nil {
+		return err
+	}
+	if p.Writer, err = a.people.writer(ctx, who.Email); err != nil {
 		return err
 	}
 	for _, n := range notesOf(t, a.people.emails(ctx), "") {
@@ -111,11 +121,12 @@ func (a *App) showEditor(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	p, err := a.editTask(r.Context(), id, personOf(r))
+	who := personOf(r)
+	p, err := a.editTask(r.Context(), id, who)
 	if err != nil {
 		return err
 	}
-	if err := a.studio.ask(r.Context(), func(ctx context.Context) error { return a.meet(ctx, p) }); err != nil {
+	if err := a.studio.ask(r.Context(), func(ctx context.Context) error { return a.meet(ctx, p, who) }); err != nil {
 		if labelstudio.IsNotFound(err) {
 			return noTask()
 		}
@@ -146,9 +157,11 @@ func (a *App) keptCorrection(ctx context.Context, task int64) (*note, error) {
 	return n, nil
 }
 
-// saveResponse makes an annotation of the person that holds the text. It never changes
-// one: an update in Label Studio saves the whole task, and could put an old meta back.
-// The newest correction is the one that counts.
+// saveResponse makes an annotation of the person that holds the text, a new one each
+// time. It never changes one, not even the person's own: an update in Label Studio saves
+// the whole task, and could put an old meta back, with a star that somebody has just
+// given; and it replaces what the annotation said, which somebody may have begun from.
+// An annotation too many loses nothing: the newest correction is the one that counts.
 func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
 	id, err := taskOf(r)
 	if err != nil {
@@ -168,6 +181,12 @@ func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
 	p.Base, _ = strconv.ParseInt(r.PostForm.Get("base"), 10, 64) // 0 for none
 	p.Changes, p.Sent = compare(p.Response, p.Text), true
 	if r.PostForm.Get("do") == "compare" {
+		if !byScript(r) { // which takes nothing of the page but the changes
+			_ = a.studio.ask(r.Context(), func(ctx context.Context) (err error) { // the page says it at the latest when it has saved
+				p.Writer, err = a.people.writer(ctx, who.Email)
+				return err
+			})
+		}
 		return a.render(w, r, http.StatusOK, "edit", "Correct the response", p)
 	}
 	status, err := a.save(r.Context(), p, who)
@@ -177,7 +196,11 @@ func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
 	if status != http.StatusCreated {
 		return a.render(w, r, status, "edit", "Correct the response", p)
 	}
-	setFlash(w, r, flash{Says: "Saved as your annotation in Label Studio.", Task: id})
+	says := "Saved as your annotation in Label Studio."
+	if p.Borrowed(&who) {
+		says = "Saved in Label Studio with your name, as an annotation of " + p.Writer.Email + ": you have no account there."
+	}
+	setFlash(w, r, flash{Says: says, Task: id})
 	http.Redirect(w, r, conquestURL(p.Conquest.ID), http.StatusSeeOther)
 	return nil
 }
@@ -195,7 +218,7 @@ func (a *App) save(ctx context.Context, p *editPage, who Person) (status int, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveLimit)
 	defer cancel()
-	switch err := a.meet(ctx, p); {
+	switch err := a.meet(ctx, p, who); {
 	case labelstudio.IsNotFound(err):
 		p.Problem = "This task is not in Label Studio any more. Copy your text before you leave this page."
 		return http.StatusConflict, nil
@@ -218,14 +241,14 @@ func (a *App) save(ctx context.Context, p *editPage, who Person) (status int, er
 }
 
 func (a *App) create(ctx context.Context, p *editPage, who Person) (status int, err error) {
-	id, err := a.people.userID(ctx, who.Email)
-	if err == nil {
-		var region labelstudio.Region
-		if region, err = labelstudio.TextRegion(controlResponse, a.aboutControl(), p.Text); err != nil {
-			return 0, err
-		}
-		_, err = a.Studio.CreateAnnotation(ctx, p.Task, labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}, CompletedBy: id})
+	region, err := labelstudio.TextRegion(controlResponse, a.aboutControl(), p.Text)
+	if err == nil && p.Borrowed(&who) {
+		region.Meta, err = json.Marshal(author{who.Email})
 	}
+	if err != nil {
+		return 0, err
+	}
+	_, err = a.Studio.CreateAnnotation(ctx, p.Task, labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}, CompletedBy: p.Writer.ID})
 	var e *labelstudio.Error
 	switch {
 	case err == nil:

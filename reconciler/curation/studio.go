@@ -57,8 +57,9 @@ type people struct {
 	studio *labelstudio.Client
 
 	mu    sync.Mutex
+	us    labelstudio.User // whose token we have
 	email map[int64]string
-	id    map[string]int64 // by e-mail in lower case
+	known map[string]labelstudio.User // by e-mail in lower case
 	at    time.Time
 }
 
@@ -74,13 +75,17 @@ func (p *people) learn(ctx context.Context, atLeast time.Duration) error {
 	if p.email != nil && time.Since(p.at) < atLeast {
 		return nil
 	}
-	users, err := p.studio.Users(ctx)
+	us, err := p.studio.Whoami(ctx)
+	var users []labelstudio.User
+	if err == nil {
+		users, err = p.studio.Users(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("learn who is who in Label Studio: %w", err)
 	}
-	p.email, p.id, p.at = map[int64]string{}, map[string]int64{}, time.Now()
+	p.us, p.email, p.known, p.at = us, map[int64]string{}, map[string]labelstudio.User{}, time.Now()
 	for _, u := range users {
-		p.email[u.ID], p.id[strings.ToLower(u.Email)] = u.Email, u.ID
+		p.email[u.ID], p.known[strings.ToLower(u.Email)] = u.Email, u
 	}
 	return nil
 }
@@ -99,18 +104,18 @@ func (p *people) emails(ctx context.Context) func(labelstudio.UserRef) string {
 	}
 }
 
-// userID returns a person's number in Label Studio; 0 for one who has no account there.
-func (p *people) userID(ctx context.Context, email string) (int64, error) {
+// writer is the user whose annotations a person's are: the person, or, for one who has
+// no account there, the user whose token we have.
+func (p *people) writer(ctx context.Context, email string) (labelstudio.User, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err := p.learn(ctx, peopleFor); err != nil {
-		return 0, err
+	for _, atLeast := range []time.Duration{peopleFor, peopleAgain} {
+		if err := p.learn(ctx, atLeast); err != nil {
+			return labelstudio.User{}, err
+		}
+		if u, known := p.known[strings.ToLower(email)]; known {
+			return u, nil
+		}
 	}
-	if id, known := p.id[strings.ToLower(email)]; known {
-		return id, nil
-	}
-	if err := p.learn(ctx, peopleAgain); err != nil {
-		return 0, err
-	}
-	return p.id[strings.ToLower(email)], nil
+	return p.us, nil
 }

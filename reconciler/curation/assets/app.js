@@ -80,6 +80,14 @@ async function refresh() {
     } while (again);
   } catch { /* the next event tries again */ }
   refreshing = false;
+  retry();
+}
+
+// retry asks again in a while for a page that the server could not fill whole.
+let retrying = 0;
+function retry() {
+  if (retrying || !document.querySelector('[data-again]')) return;
+  retrying = setTimeout(() => { retrying = 0; if (document.hidden) retry(); else refresh(); }, 5000);
 }
 
 // Forms that stay on the page.
@@ -217,3 +225,4 @@ if (document.body.dataset.page === 'conquest') for (const done of document.query
 
 localTimes(document);
 listen();
+retry();
