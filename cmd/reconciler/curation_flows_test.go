@@ -395,6 +395,7 @@ func exportFlow(s *street, page func(*testing.T) *tab, key string) {
 	ana.fill("input[name=philosopher]", key)
 	ana.fill("select[name=format]", "openai")
 	ana.click(".fields button")
+	ana.until(`location.search.includes("format=openai")`)
 	ana.says("1 gold star")
 	ana.until(`document.querySelector(".snippet").textContent.includes('"messages"')`)
 	resp, err := http.Get(ana.js(`document.querySelector("a[download]").href`))
