@@ -387,10 +387,13 @@ func (s *sim) webhook(h hook) {
 	s.rows.linked([]ledger.Link{{Task: t.ID, Project: t.Project, Key: t.key()}}, ledger.FromWebhook)
 }
 
-// pass is an incremental pass: it finds the tasks whose updated_at is not the one
-// that was looked at last, and goes through projects that none went through before.
-// And what a full pass would find.
-func (s *sim) pass() {
+// pass is an incremental pass from its listing to its end.
+func (s *sim) pass() { s.list()() }
+
+// list is the listing of an incremental pass: it finds the tasks whose updated_at is not the one that was looked at
+// last, and goes through projects that none went through before. And what a full pass would find. What comes
+// of it is committed later, however old the listing is by then; a pass that dies before has found nothing.
+func (s *sim) list() (commit func()) {
 	var links []ledger.Link
 	var updated []time.Time
 	for _, t := range ordered(s.tasks.tasks) {
@@ -399,15 +402,19 @@ func (s *sim) pass() {
 			updated = append(updated, t.UpdatedAt)
 		}
 	}
-	s.rows.touched(links, updated)
-	var first []int64
-	for _, l := range links {
-		if !s.rows.projects[l.Project] {
-			first = append(first, l.Project)
+	swept := s.sweep
+	s.logf("a pass lists all tasks")
+	return func() {
+		s.rows.touched(links, updated)
+		var first []int64
+		for _, l := range links {
+			if !s.rows.projects[l.Project] {
+				first = append(first, l.Project)
+			}
 		}
+		s.rows.met(first)
+		s.rows.markDirty(swept, ledger.FromDiff)
+		s.sweep = s.sweep[len(swept):]
+		s.logf("the pass ends")
 	}
-	s.rows.met(first)
-	s.rows.markDirty(s.sweep, ledger.FromDiff)
-	s.sweep = nil
-	s.logf("a pass over all tasks")
 }
