@@ -64,7 +64,7 @@ func turnMutants() []turnMutant {
 			`alive := aliveFor(c, st.edges, s); alive && !mutant("forget a row while a PATCH may live") {`},
 		{"decide on ratings older than a click", "decide.go", `if clicked(c, st) {`, `if clicked(c, st) && !mutant("decide on ratings older than a click") {`},
 		{"an intent that is gone counts as settled", "decide.go", `return !claimed.Alive` + "\n", `return !claimed.Alive || mutant("an intent that is gone counts as settled")` + "\n"},
-		{"another task is the old one", "decide.go", `return e.TaskCreatedAt != nil && !task`, `return !mutant("another task is the old one") && e.TaskCreatedAt != nil && !task`},
+		{"another task is the old one", "glimpse.go", `return e.TaskCreatedAt != nil && !created`, `return !mutant("another task is the old one") && e.TaskCreatedAt != nil && !created`},
 		{"what waits is remembered as the same task", "remember.go", `case e.look.Sight == star.Waiting:`,
 			`case e.look.Sight == star.Waiting && !mutant("what waits is remembered as the same task"):`},
 		{"", "remember.go", `case e.look.Sight == star.Seen:`, `case e.look.Sight == star.Seen || e.look.Sight == star.Waiting:`},
