@@ -3,12 +3,12 @@ package reconciler
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,8 +30,8 @@ const HookPath = "/v1/webhooks/label-studio"
 // it still carries our secret. Others' are never touched.
 //
 // Label Studio sends once, and neither counts nor shows what failed. So the way is
-// proved from its end: where a pass finds that an annotation changed a star, and no
-// delivery had told us, deliveries do not arrive.
+// proved from its end: where a pass finds that an annotation was made or changed, and
+// no delivery tells of its key, deliveries do not arrive.
 type Hooks struct {
 	Ledger   *ledger.Ledger
 	Studio   *labelstudio.Client
@@ -43,8 +43,8 @@ type Hooks struct {
 
 	failures logs.Failures
 	warnings atomic.Pointer[[]string]
-	began    time.Time   // by the database's clock; zero: not yet
-	counted  ledger.Mark // up to where what was missed is counted
+	mu       sync.Mutex
+	expected []announced
 }
 
 const (
@@ -57,7 +57,6 @@ const (
 // fails is tried again the next time.
 func (h *Hooks) Run(ctx context.Context) error {
 	defer h.warnings.Store(nil)
-	h.began = time.Time{}
 	tick := time.NewTicker(careEvery)
 	defer tick.Stop()
 	for {
@@ -214,23 +213,6 @@ func differences(got, want labelstudio.Webhook) (wrong []string) {
 	return wrong
 }
 
-// count counts what passes found and deliveries did not tell, since the last time.
-// What happened before we led, nobody may have been there to be told.
-func (h *Hooks) count(ctx context.Context) (err error) {
-	if h.began.IsZero() {
-		h.counted, err = h.Ledger.Mark(ctx)
-		h.began = h.counted.Time()
-		return err
-	}
-	n, next, err := h.Ledger.CountMissed(ctx, h.counted, h.began)
-	if err != nil {
-		return err
-	}
-	h.counted = next
-	h.Metrics.WebhooksMissed.Add(float64(n))
-	return nil
-}
-
 // tell shows how the webhooks stand: log, metric, /readyz.
 func (h *Hooks) tell(ctx context.Context) error {
 	all, err := h.Ledger.Webhooks(ctx)
@@ -254,14 +236,4 @@ func (h *Hooks) tell(ctx context.Context) error {
 	h.warnings.Store(&warnings)
 	h.Metrics.WebhooksBroken.Set(float64(len(warnings)))
 	return nil
-}
-
-// silence says what to look at when deliveries do not arrive.
-func silence(w ledger.Webhook, url string) error {
-	last := "nothing ever arrived"
-	if w.DeliveredAt != nil {
-		last = "the last delivery arrived at " + w.DeliveredAt.UTC().Format(time.RFC3339)
-	}
-	return errors.New(last + ", and a pass found a star that none had told of: see that Label Studio's machine reaches " + url +
-		"; where that is a private address, Label Studio needs SSRF_PROTECTION_ENABLED=false or USE_DEFAULT_BANNED_SUBNETS=false")
 }

@@ -64,6 +64,7 @@ type Passes struct {
 	Intake      *Intake
 	Studio      *labelstudio.Client
 	Database    *labelstudio.Database // LABEL_STUDIO_DATABASE_URL, nil for none: full passes read there
+	Hooks       *Hooks                // is told what deliveries must tell too; nil: there are none
 	Metrics     *metrics.Metrics
 	Log         *slog.Logger
 	Incremental cron.Schedule // RECONCILER_DIFF_SCHEDULE
@@ -86,14 +87,15 @@ type Passes struct {
 	once   sync.Once
 	away   atomic.Bool // the last pass found no Label Studio
 
-	nextChanges time.Time      // when the next incremental pass is due
-	lastChanges time.Time      // when the last one began
-	notBefore   time.Time      // when a full pass that failed may go on
-	running     bool           // a full pass is under way
-	marking     bool           // findings wait to be made dirty
-	found       bool           // there are findings, or there may be
-	trusted     map[int64]bool // projects that show tasks which we know
-	braked      string         // the plan that was told of
+	nextChanges time.Time       // when the next incremental pass is due
+	lastChanges time.Time       // when the last one began
+	notBefore   time.Time       // when a full pass that failed may go on
+	running     bool            // a full pass is under way
+	marking     bool            // findings wait to be made dirty
+	found       bool            // there are findings, or there may be
+	trusted     map[int64]bool  // projects that show tasks which we know
+	heard       map[int64]notes // by project, of the incremental pass before; none: nobody was there to be told
+	braked      string          // the plan that was told of
 
 	failures logs.Failures
 }
@@ -106,7 +108,7 @@ func NewPasses(p *Passes) *Passes {
 	if p.Step == nil {
 		p.Step = func(string) {}
 	}
-	p.trusted = map[int64]bool{}
+	p.trusted, p.heard = map[int64]bool{}, map[int64]notes{}
 	return p
 }
 
@@ -149,6 +151,7 @@ func (p *Passes) Away() bool { return p.away.Load() }
 // is made up by the next one: it says so once, until that changes.
 func (p *Passes) Run(ctx context.Context) error {
 	p.nextChanges, p.notBefore = time.Time{}, time.Time{}
+	clear(p.heard)
 	p.found = true // another process may have left some
 	p.tell(ctx, "the last full pass", p.noteEnded(ctx))
 	for ctx.Err() == nil {

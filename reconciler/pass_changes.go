@@ -23,7 +23,12 @@ type changed struct {
 // changes is the incremental pass: tasks whose updated_at is at or after what was
 // seen last. It asks nothing of Aristotle's tables but the rows of these tasks: the
 // changes of rows are the stream's.
-func (p *Passes) changes(ctx context.Context) error {
+func (p *Passes) changes(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			clear(p.heard) // we may not have been there to be told either
+		}
+	}()
 	ids, err := (&projects{}).list(ctx, p.Studio, p.Projects)
 	if err != nil {
 		return err
@@ -59,6 +64,9 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 	if err := p.trust(ctx, project); err != nil {
 		return err
 	}
+	before, known := p.heard[project]
+	now := notes{newest: before.newest, began: time.Now()}
+	var told []announced
 	newest := watermark
 	for after := int64(0); ; {
 		at := time.Now()
@@ -72,6 +80,9 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 		for i := range tasks {
 			if tasks[i].UpdatedAt.After(newest) {
 				newest = tasks[i].UpdatedAt
+			}
+			if key := ledger.KeyOf(tasks[i].Data); now.hear(&tasks[i], before) && known && key != "" {
+				told = append(told, announced{project: project, key: key, after: before.began, found: time.Now()})
 			}
 		}
 		if err := p.glance(ctx, c, tasks, at); err != nil {
@@ -88,6 +99,8 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 	if newest.After(watermark) { // an idle pass writes nothing
 		c.Watermarks[project] = newest
 	}
+	p.heard[project] = now
+	p.Hooks.expect(told)
 	return nil
 }
 

@@ -239,17 +239,17 @@ func (d *daemon) assemble() (err error) {
 		Reconnects: func() int { return d.stream.Stats().Reconnects },
 		SlotsMade:  func() int { return d.stream.Stats().SlotsMade },
 	}.Register(d.registry)
+	if cfg.PublicURL != "" {
+		d.hooks = &reconciler.Hooks{Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log,
+			URL: string(cfg.PublicURL), Secret: d.secret.Text, Projects: cfg.LabelStudioProjects}
+	}
 	d.passes = reconciler.NewPasses(&reconciler.Passes{
-		Ledger: d.ledger, Intake: d.intake, Studio: d.studio, Metrics: d.metrics, Log: d.log,
+		Ledger: d.ledger, Intake: d.intake, Studio: d.studio, Hooks: d.hooks, Metrics: d.metrics, Log: d.log,
 		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,
 		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: cfg.LabelStudioProjects,
 		Brakes: brakes(cfg),
 		Page:   int(cfg.DiffPage), Pause: cfg.DiffPause, Database: d.studioDatabase, Step: d.passStep,
 	})
-	if cfg.PublicURL != "" {
-		d.hooks = &reconciler.Hooks{Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log,
-			URL: string(cfg.PublicURL), Secret: d.secret.Text, Projects: cfg.LabelStudioProjects}
-	}
 	var evaluator *string
 	if cfg.UnknownEvaluator != "" {
 		evaluator = &cfg.UnknownEvaluator

@@ -82,47 +82,39 @@ func (l *Ledger) TellProbe(ctx context.Context, name string) error {
 	return nil
 }
 
-// Mark is a place in the audit, and the database's time there.
-type Mark struct {
-	id int64
-	at time.Time
+// Announced is a change that Label Studio announces to a webhook: of a key, in a project.
+type Announced struct {
+	Project int64  `json:"project"`
+	Key     string `json:"key"`
+	After   Age    `json:"after"` // when it had not happened yet
+	Found   Age    `json:"found"` // when a pass had found it
 }
 
-// Mark returns the present end of the audit.
-func (l *Ledger) Mark(ctx context.Context) (m Mark, err error) {
-	if err = l.pool.QueryRow(ctx, `SELECT COALESCE(max(id), 0), now() FROM audit`).Scan(&m.id, &m.at); err != nil {
-		return Mark{}, fmt.Errorf("find the end of the audit: %w", err)
-	}
-	return m, nil
-}
+// Age is a time by how long ago it was, in seconds: so the clock here may differ from the database's.
+type Age float64
 
-// skewAllowed is how far Label Studio's clock may be ahead of ours before changes of
-// the time in which nobody was there to be told count as missed.
-const skewAllowed = time.Minute
+// AgeOf tells how long ago a time of this process was.
+func AgeOf(t time.Time) Age { return Age(time.Since(t).Seconds()) }
 
-// CountMissed counts the stars that people gave or took by annotations, that a pass
-// found and no webhook had announced, since after: the webhooks note it, and the place
-// to go on from is returned. What people did before since, or before the webhook was
-// there, could not be announced.
-func (l *Ledger) CountMissed(ctx context.Context, after Mark, since time.Time) (n int, next Mark, err error) {
-	if next, err = l.Mark(ctx); err != nil {
-		return 0, after, err
+// CountMissed counts those changes of which no webhook has told since they happened: the
+// webhooks note it. What was changed before its project had the webhook is not counted.
+func (l *Ledger) CountMissed(ctx context.Context, changes []Announced) (n int, err error) {
+	if len(changes) == 0 {
+		return 0, nil
 	}
 	err = l.pool.QueryRow(ctx, `WITH missed AS (
-			SELECT e.project, count(*) AS n, max(a.at) AS at
-			FROM audit a JOIN edge e ON e.task_id = a.task_id JOIN webhook w ON w.project = e.project
-			WHERE a.id > $1 AND a.id <= $2 AND a.source = 'diff' AND a.said_by = 'annotation'
-			  AND w.id <> 0 AND e.task_updated_at > GREATEST(w.since, $3) + $4::interval
-			GROUP BY e.project
+			SELECT w.project, count(*) AS n, now() - min(x.found) * interval '1 second' AS at
+			FROM jsonb_to_recordset($1) AS x(project bigint, key text, after float8, found float8)
+			JOIN webhook w ON w.project = x.project LEFT JOIN queue q ON q.key = x.key,
+			LATERAL (SELECT now() - x.after * interval '1 second' AS at) began
+			WHERE w.id <> 0 AND w.since < began.at AND (q.told_at IS NULL OR q.told_at < began.at)
+			GROUP BY w.project
 		), noted AS (
 			UPDATE webhook w SET missed_at = m.at FROM missed m WHERE m.project = w.project
 		)
-		SELECT COALESCE(sum(n), 0)::bigint FROM missed`, after.id, next.id, since, skewAllowed).Scan(&n)
+		SELECT COALESCE(sum(n), 0)::bigint FROM missed`, changes).Scan(&n)
 	if err != nil {
-		return 0, after, fmt.Errorf("count missed deliveries: %w", err)
+		return 0, fmt.Errorf("count missed deliveries: %w", err)
 	}
-	return n, next, nil
+	return n, nil
 }
-
-// Time is when the mark was made, by the database's clock.
-func (m Mark) Time() time.Time { return m.at }
