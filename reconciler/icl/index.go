@@ -23,8 +23,9 @@ type Index struct {
 	src     *Source
 	log     *slog.Logger
 	metrics *metrics.Metrics
-	limit   int64  // bytes
-	slot    string // that the change stream is read from; "": nobody watches whether it is
+	limit   int64         // bytes
+	slot    string        // that the change stream is read from; "": nobody watches whether it is
+	retry   time.Duration // of what did not fit
 
 	asked atomic.Int64 // when somebody last asked, to a second
 
@@ -48,7 +49,7 @@ type Options struct {
 
 // NewIndex returns an index that is empty and not fresh until Run has filled it.
 func NewIndex(src *Source, o Options) *Index {
-	return &Index{src: src, log: o.Log, metrics: o.Metrics, limit: o.Memory, slot: o.Slot}
+	return &Index{src: src, log: o.Log, metrics: o.Metrics, limit: o.Memory, slot: o.Slot, retry: tooLargeFor}
 }
 
 // Examples answers a query as [Source.Examples] does.

@@ -3,15 +3,18 @@ package icl
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
@@ -67,10 +70,17 @@ func (r *rig) exec(sql string, args ...any) {
 	}
 }
 
-// index starts an index that nobody's slot is watched for, and waits until it is fresh.
+// index starts an index that nobody's slot is watched for.
 func (r *rig) index(src *Source, memory int64) *Index {
 	r.Helper()
 	x := NewIndex(src, Options{Log: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()), Memory: memory})
+	r.keep(x)
+	return x
+}
+
+// keep runs an index until the test ends.
+func (r *rig) keep(x *Index) {
+	r.Helper()
 	ctx, stop := context.WithCancel(r.Context())
 	done := make(chan error)
 	go func() { done <- x.Run(ctx) }()
@@ -80,7 +90,6 @@ func (r *rig) index(src *Source, memory int64) *Index {
 			r.Error(err)
 		}
 	})
-	return x
 }
 
 // eventually waits until what is true; asking again is all there is.
@@ -163,6 +172,71 @@ func TestIndexIsTheSource(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What does not fit is served from the database, the same: that is told once, and ends when it fits again.
+func TestIndexTooLarge(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Schema{Texts: true})
+	grow := func() (ids []string) {
+		r.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain, created_at)
+			SELECT 'R' || i, 'c' || i, 'conquest_analysis', true, 'p', 'd', now() FROM generate_series(0, 19) i`)
+		r.exec(`INSERT INTO conquest_prompt SELECT 'P' || i, 'c' || i, jsonb_build_object('prompt', repeat('p', 10000)) FROM generate_series(0, 19) i ON CONFLICT DO NOTHING`)
+		r.exec(`INSERT INTO conquest_response SELECT 'A' || i, 'c' || i, jsonb_build_object('response', 'r') FROM generate_series(0, 19) i ON CONFLICT DO NOTHING`)
+		for i := range 20 {
+			ids = append(ids, fmt.Sprint("R", i))
+		}
+		return ids
+	}
+	grow()
+	var log strings.Builder
+	var mu sync.Mutex
+	m := metrics.New(prometheus.NewRegistry())
+	x := NewIndex(r.src, Options{Log: slog.New(slog.NewTextHandler(locked{&mu, &log}, nil)), Metrics: m, Memory: 150_000})
+	x.retry = time.Millisecond
+	r.keep(x)
+	check := func(what string, fresh bool, warned, examples int) {
+		t.Helper()
+		for _, q := range []Query{{Philosopher: "p", Domain: "d", Limit: 7}, {Philosopher: "p", Domain: "D", Limit: 7}} {
+			if diff := cmp.Diff(r.shown(r.src.Examples, q, ChatML), r.shown(x.Examples, q, ChatML)); diff != "" {
+				t.Errorf("%s (-database +index):\n%s", what, diff)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if n := strings.Count(log.String(), "do not fit into RECONCILER_ICL_MEMORY"); x.Fresh() != fresh || n != warned {
+			t.Errorf("%s: fresh is %v, warned %d times, want %d:\n%s", what, x.Fresh(), n, warned, &log)
+		}
+		if f, n := testutil.ToFloat64(m.ICLIndexFresh), testutil.ToFloat64(m.ICLExamples.With(metrics.Served)); f != map[bool]float64{true: 1}[fresh] || n != float64(examples) {
+			t.Errorf("%s: the metrics say fresh %v, examples %v", what, f, n)
+		}
+	}
+	tries := r.src.pool.Stat().NewConnsCount()
+	r.eventually(func() bool { return r.src.pool.Stat().NewConnsCount() > tries+5 }) // each listens anew
+	check("too large at the start", false, 1, 0)
+	r.exec(`DELETE FROM ml_analysis_rating WHERE id <> 'R1'`)
+	r.eventually(x.Fresh)
+	check("it fits", true, 1, 1)
+	r.exec(`DELETE FROM ml_analysis_rating`)
+	if err := r.src.Tell(t.Context(), News{Ratings: grow()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually(func() bool { return !x.Fresh() })
+	tries = r.src.pool.Stat().NewConnsCount()
+	r.eventually(func() bool { return r.src.pool.Stat().NewConnsCount() > tries+5 })
+	check("it grew", false, 2, 0)
+}
+
+// locked is a writer for many.
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
 }
 
 // check is what holds of an index at any time: its books are right.

@@ -43,7 +43,7 @@ func (x *Index) Run(ctx context.Context) error {
 		}
 		wait := againAfter
 		if errors.Is(err, errTooLarge) {
-			wait = tooLargeFor
+			wait = x.retry
 		}
 		select {
 		case <-time.After(wait):
