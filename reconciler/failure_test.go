@@ -67,25 +67,38 @@ func TestDecidedUnheard(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2, studio.Delays{})
 	r.contacted()
-	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`)
-	if _, err := r.ledger.Enqueue(t.Context(), []string{"c0", "c1"}, ledger.FromWAL); err != nil {
-		t.Fatal(err)
-	}
-	claims, err := r.ledger.Claim(t.Context(), 2, 0)
-	if err != nil || len(claims) != 2 {
-		t.Fatal(claims, err)
+	turner := r.turner(r.client)
+	turn := func() {
+		t.Helper()
+		r.exec(`UPDATE reconciler.queue SET run_after = now(), tried_at = NULL`)
+		r.dirty("c0", "c1")
+		claims, err := r.ledger.Claim(t.Context(), 2, 0)
+		if err != nil || len(claims) != 2 {
+			t.Fatal(claims, err)
+		}
+		if err := turner.Turn(t.Context(), claims); err != nil {
+			t.Fatal(err)
+		}
 	}
 	const gold = `SELECT count(*) = 1 FROM ml_analysis_rating WHERE conquest_analysis_id = 'c0' AND is_gold_star`
-	turner := r.turner(r.client)
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`)
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if q.Method == http.MethodPatch {
+			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusBadRequest}
+		}
+		return studio.Fault{}
+	})
+	turn() // the hub has the star, its task does not
+	r.studio.Faults(nil)
+	r.exec(`DELETE FROM ml_analysis_rating`)
 	turner.LoseAnswer(func() {
 		if !r.ask(gold) {
 			t.Fatal("the first S3 wrote no gold rating")
 		}
 		r.exec(`UPDATE "Conquest" SET result = 'DEFEAT' WHERE id = 'c0'`)
 	})
-	if err := turner.Turn(t.Context(), claims); err != nil {
-		t.Fatal(err)
-	}
+	turn()
+	r.turnAll(turner)
 	if r.ask(gold) {
 		t.Error("the row is DEFEAT and its rating is gold")
 	}
