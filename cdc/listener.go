@@ -76,7 +76,8 @@ type Config struct {
 	// checkpoints, by which a slot that is up to date lags too. 0: no limit.
 	MaxRetained int64
 
-	// CheckEvery is how often the publication is looked at while streaming, on a connection of its own; default 15 s. A missing
+	// CheckEvery is how often the publication is looked at while streaming, on a connection of its own, where anything was written since;
+	// default 15 s. A missing
 	// publication makes PostgreSQL 18, and a table that was taken out makes every version, leave changes out without an error.
 	CheckEvery time.Duration
 }

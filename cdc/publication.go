@@ -107,25 +107,34 @@ func quotePublication(name string) string {
 var errPublicationChanged = &Error{Op: "watch the publication", Class: ClassSlotGone, Err: errors.New("it was changed")}
 
 // watch returns when the publication is no longer what print says, when the slot keeps too much WAL, or when ctx ends. That it could not look is
-// no finding: the stream itself is the judge of the server's health.
+// no finding: the stream itself is the judge of the server's health. Both change with WAL alone, and the stream tells how much there is:
+// at rest nobody is asked.
 func (l *Listener) watch(ctx context.Context, print string) error {
-	ticker := time.NewTicker(l.cfg.CheckEvery)
+	ticker := time.NewTicker(max(l.cfg.CheckEvery/10, 1))
 	defer ticker.Stop()
+	last, seen := time.Now(), uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
+		end := l.received.Load() // before the look: what comes while we look is for the next one
+		if end == seen || time.Since(last) < l.cfg.CheckEvery {
+			continue
+		}
 		now, retained, err := l.lookAround(ctx)
+		last = time.Now()
 		switch {
 		case err != nil:
 			l.cfg.Log.DebugContext(ctx, "publication not looked at", logError, err)
+			continue
 		case now != print:
 			return errPublicationChanged
 		case l.cfg.MaxRetained > 0 && retained > l.cfg.MaxRetained:
 			return errRetained
 		}
+		seen = end
 	}
 }
 

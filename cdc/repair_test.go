@@ -136,6 +136,31 @@ func TestPublicationGap(t *testing.T) {
 	}
 }
 
+// TestNobodyIsAskedAtRest: what could have changed has written WAL, and the stream tells of that. So the publication is looked at only then.
+func TestNobodyIsAskedAtRest(t *testing.T) {
+	t.Parallel()
+	r, _ := ownRig(t, sandbox.Options{Settings: map[string]string{"autovacuum": "off", "wal_sender_timeout": "3s"}})
+	var connections atomic.Int64
+	e := r.listen(func(cfg *Config) {
+		cfg.CheckEvery = 10 * time.Millisecond
+		cfg.Password = func() string { connections.Add(1); return r.db.Config().Password }
+	})
+	e.streams()
+	eventually(t, "rest", func() bool {
+		before, looks := e.l.Stats(), connections.Load()
+		for range 2 { // in this time there would be a hundred looks
+			last := e.l.Stats().LastMessage
+			eventually(t, "a keepalive", func() bool { return e.l.Stats().LastMessage.After(last) })
+		}
+		return e.l.Stats().Received == before.Received && connections.Load() <= looks+1
+	})
+	for range 2 {
+		looks := connections.Load()
+		r.exec(`INSERT INTO "Thing" VALUES (gen_random_uuid())`)
+		eventually(t, "a look after something was written", func() bool { return connections.Load() > looks })
+	}
+}
+
 // TestServerRestarts cleanly and by a crash: the listener comes back by itself, everything committed arrives, and the slot is the same.
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()

@@ -43,6 +43,7 @@ type Hooks struct {
 
 	failures logs.Failures
 	warnings atomic.Pointer[[]string]
+	known    map[int64]ledger.Webhook // as the ledger has it; nil: to be read
 	mu       sync.Mutex
 	expected []announced
 }
@@ -57,6 +58,7 @@ const (
 // fails is tried again the next time.
 func (h *Hooks) Run(ctx context.Context) error {
 	defer h.warnings.Store(nil)
+	h.known = nil
 	tick := time.NewTicker(careEvery)
 	defer tick.Stop()
 	for {
@@ -96,7 +98,7 @@ func (h *Hooks) care(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	known, err := h.Ledger.Webhooks(ctx)
+	known, err := h.recall(ctx)
 	if err != nil {
 		return err
 	}
@@ -107,6 +109,7 @@ func (h *Hooks) care(ctx context.Context) error {
 	}
 	for id := range known {
 		if !slices.Contains(ids, id) {
+			h.known = nil
 			if err := h.Ledger.KeepWebhooks(ctx, ids); err != nil {
 				return err
 			}
@@ -117,6 +120,19 @@ func (h *Hooks) care(ctx context.Context) error {
 		return err
 	}
 	return h.tell(ctx)
+}
+
+// recall is what the ledger knows of our webhooks. It changes by us alone, but for the
+// time of a delivery, and by a new leader.
+func (h *Hooks) recall(ctx context.Context) (map[int64]ledger.Webhook, error) {
+	if h.known == nil {
+		known, err := h.Ledger.Webhooks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		h.known = known
+	}
+	return h.known, nil
 }
 
 // keep makes sure that a project has one webhook of ours, as it should be, and notes
@@ -141,6 +157,7 @@ func (h *Hooks) keep(ctx context.Context, project int64, there []labelstudio.Web
 	if !mended && known.Project == project && known.ID == id && known.Problem == problem {
 		return nil // a look that finds nothing new writes nothing
 	}
+	h.known = nil
 	return h.Ledger.SetWebhook(ctx, project, id, problem, mended)
 }
 
@@ -215,7 +232,7 @@ func differences(got, want labelstudio.Webhook) (wrong []string) {
 
 // tell shows how the webhooks stand: log, metric, /readyz.
 func (h *Hooks) tell(ctx context.Context) error {
-	all, err := h.Ledger.Webhooks(ctx)
+	all, err := h.recall(ctx)
 	if err != nil {
 		return err
 	}
@@ -229,6 +246,7 @@ func (h *Hooks) tell(ctx context.Context) error {
 			err := silence(w, h.URL)
 			h.failures.Log(ctx, h.Log, slog.LevelWarn, msgQuiet, of, err, slog.Int64("project", project))
 			warnings = append(warnings, fmt.Sprintf("project %d: %v", project, err))
+			h.known = nil // a delivery may end it
 		default:
 			h.failures.Over(ctx, h.Log, msgQuiet, of, slog.Int64("project", project))
 		}

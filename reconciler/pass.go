@@ -40,6 +40,9 @@ const (
 	brakedRetry = time.Hour
 	// tooOld is a full pass that is not gone on with: what it saw says little by now.
 	tooOld = 24 * time.Hour
+	// restFor is how long it is believed that the table of passes is as we left it: only
+	// the leader writes there, but one that has lost the lead may not know it yet.
+	restFor = 5 * time.Minute
 	// skew is what our clock and Label Studio's may differ by, where only ours is known.
 	skew = 5 * time.Minute
 	// foundPage is how many keys share a transaction of what a pass has found.
@@ -92,10 +95,15 @@ type Passes struct {
 	notBefore   time.Time       // when a full pass that failed may go on
 	running     bool            // a full pass is under way
 	marking     bool            // findings wait to be made dirty
-	found       bool            // there are findings, or there may be
+	found       atomic.Bool     // there are findings, or there may be
 	trusted     map[int64]bool  // projects that show tasks which we know
 	heard       map[int64]notes // by project, of the incremental pass before; none: nobody was there to be told
 	braked      string          // the plan that was told of
+
+	wanted  atomic.Bool              // a full pass may be wanted, whatever rest says
+	rest    time.Time                // no full pass is open, or due, before
+	known   map[int64]ledger.Project // as read at knownAt; nil: to be read
+	knownAt time.Time
 
 	failures logs.Failures
 }
@@ -139,9 +147,13 @@ func (p *Passes) Poke() {
 // NewSlot notes that news of rows were lost: everything is to be compared.
 func (p *Passes) NewSlot(ctx context.Context) error {
 	err := errors.Join(p.Intake.examplesLost(ctx), p.Ledger.WantRows(ctx, "the replication slot is a new one"))
+	p.wanted.Store(true) // also where it says that it failed
 	p.Poke()
 	return err
 }
+
+// Found tells whether passes have found differences that may not be settled.
+func (p *Passes) Found() bool { return p.found.Load() }
 
 // Away tells whether the last pass found no Label Studio.
 func (p *Passes) Away() bool { return p.away.Load() }
@@ -152,7 +164,8 @@ func (p *Passes) Away() bool { return p.away.Load() }
 func (p *Passes) Run(ctx context.Context) error {
 	p.nextChanges, p.notBefore = time.Time{}, time.Time{}
 	clear(p.heard)
-	p.found = true // another process may have left some
+	p.found.Store(true) // another process may have left some
+	p.rest, p.known = time.Time{}, nil
 	p.tell(ctx, "the last full pass", p.noteEnded(ctx))
 	for ctx.Err() == nil {
 		next, err := p.full(ctx)
@@ -190,10 +203,10 @@ func (p *Passes) tick(ctx context.Context) {
 	err := p.changes(ctx)
 	p.Metrics.DiffDuration.With(metrics.Incremental).Observe(time.Since(now).Seconds())
 	p.tell(ctx, string(metrics.Incremental), err)
-	if p.found {
+	if p.found.Load() {
 		left, err := p.Ledger.DropSettled(ctx)
 		p.tell(ctx, "cleaning up", err)
-		p.found = left || err != nil
+		p.found.Store(left || err != nil)
 	}
 	if soon := time.Now().Add(awayRetry); labelstudio.Away(err) && soon.Before(p.nextChanges) {
 		p.nextChanges = soon // with a schedule of hours, that it is back must not take hours to be known

@@ -33,8 +33,7 @@ func (p *Passes) changes(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	known, err := p.Ledger.Projects(ctx)
-	if err != nil {
+	if err := p.recall(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -42,12 +41,12 @@ func (p *Passes) changes(ctx context.Context) (err error) {
 		glimpses: map[int64]*glimpse{}, keys: map[string]bool{}}
 	failed := p.each(ctx, ids, func(id int64) error {
 		switch {
-		case known[id].Watermark != nil:
-			return p.since(ctx, c, id, *known[id].Watermark)
+		case p.known[id].Watermark != nil:
+			return p.since(ctx, c, id, *p.known[id].Watermark)
 		case p.running:
 			return nil // it is being read, or will be seen to be new after that
 		default: // its tasks are linked whole first
-			return p.Ledger.WantFull(ctx, "a project is new", []int64{id})
+			return p.want(ctx, "a project is new", []int64{id})
 		}
 	})
 	if ctx.Err() != nil || labelstudio.Away(failed) && len(c.keys) == 0 {
@@ -57,6 +56,15 @@ func (p *Passes) changes(ctx context.Context) (err error) {
 		return err
 	}
 	return failed
+}
+
+// recall makes sure that we know how far the passes have got.
+func (p *Passes) recall(ctx context.Context) (err error) {
+	if p.known == nil || time.Since(p.knownAt) > restFor {
+		p.knownAt = time.Now()
+		p.known, err = p.Ledger.Projects(ctx)
+	}
+	return err
 }
 
 // since reads what changed in a project.
@@ -89,7 +97,7 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 			return err
 		}
 		if len(c.glimpses) > manyChanged {
-			return p.Ledger.WantFull(ctx, "very many tasks changed", []int64{project})
+			return p.want(ctx, "very many tasks changed", []int64{project})
 		}
 		if len(tasks) < changedPage {
 			break
@@ -114,8 +122,12 @@ func (p *Passes) trust(ctx context.Context, project int64) error {
 		return nil
 	}
 	first, last, err := p.Ledger.Known(ctx, project)
-	if err != nil || first == 0 {
+	if err != nil {
 		return err
+	}
+	if first == 0 { // nothing is known that it could differ from
+		p.trusted[project] = true
+		return nil
 	}
 	edges, err := p.Ledger.Edges(ctx, []int64{first, last})
 	if err != nil {
@@ -196,6 +208,13 @@ func (p *Passes) judge(ctx context.Context, c *changed, began time.Time) error {
 		return err
 	}
 	c.Plan, c.Tally = sum.hash(), sum.Tally
+	// What follows may commit and say that it failed.
+	if len(c.Watermarks) > 0 {
+		p.known = nil
+	}
+	if len(keys) > 0 {
+		p.wanted.Store(true) // passes are open until all is marked
+	}
 	// First contacts, and what else the brakes do not count, wait for nobody, unless
 	// links do not hold: then these may be the tasks of another Label Studio.
 	if c.Brake != "" && c.Links == 0 {
@@ -209,7 +228,8 @@ func (p *Passes) judge(ctx context.Context, c *changed, began time.Time) error {
 		return err
 	}
 	if len(keys) > 0 {
-		p.marking, p.found = true, true
+		p.marking = true
+		p.found.Store(true)
 	}
 	p.brake(ctx, metrics.Incremental, 0, c.Planned)
 	return nil

@@ -21,6 +21,10 @@ func newRunner() string { return uuid.NewString() }
 // full runs the full pass that is due, if one is, and returns when the next one will
 // be by the clock. Its run that nobody was there for is made up, once.
 func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
+	if !p.wanted.Swap(false) && time.Now().Before(p.rest) {
+		return p.rest, nil
+	}
+	p.rest = time.Time{}
 	last, err := p.Ledger.LastFull(ctx)
 	if err != nil {
 		return time.Now().Add(p.Retry), err
@@ -42,7 +46,7 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 		}
 	}
 	if !time.Now().Before(next) {
-		if err := p.Ledger.WantFull(ctx, why, nil); err != nil {
+		if err := p.want(ctx, why, nil); err != nil {
 			return next, err
 		}
 		if open, err = p.Ledger.OpenPasses(ctx); err != nil {
@@ -61,7 +65,19 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 		}
 		return time.Now(), p.run(ctx, pass) // there may be another one
 	}
+	if len(open) == 0 {
+		if soon := time.Now().Add(restFor); soon.Before(next) {
+			next = soon
+		}
+		p.rest = next
+	}
 	return next, nil
+}
+
+// want notes, for good, that a full pass is needed: see [ledger.Ledger.WantFull].
+func (p *Passes) want(ctx context.Context, why string, projects []int64) error {
+	defer p.wanted.Store(true) // also where it says that it failed
+	return p.Ledger.WantFull(ctx, why, projects)
 }
 
 // noteReady lets turns begin once everything was compared and may go on.
@@ -122,7 +138,7 @@ func (p *Passes) read(ctx context.Context, pass ledger.Pass) (read []int64, fail
 		case ctx.Err() != nil || labelstudio.Away(err) || errors.Is(err, ledger.ErrOvertaken):
 			return nil, nil, err
 		default:
-			failed = errors.Join(failed, fmt.Errorf("project %d: %w", project, err), p.Ledger.WantFull(ctx, "a project could not be read", []int64{project}))
+			failed = errors.Join(failed, fmt.Errorf("project %d: %w", project, err), p.want(ctx, "a project could not be read", []int64{project}))
 		}
 	}
 	p.Log.InfoContext(ctx, "every task was read", logPass, pass.ID, "projects", read, "tasks", tasks, logTook, time.Since(start))
@@ -295,7 +311,8 @@ func (p *Passes) planned(ctx context.Context, pass ledger.Pass, read []int64, fo
 	if err := p.Ledger.EndComparing(ctx, pass.ID, p.runner, is, read, skew); err != nil {
 		return err
 	}
-	p.marking, p.found = true, true
+	p.marking, p.known = true, nil
+	p.found.Store(true)
 	p.brake(ctx, metrics.Full, pass.ID, is)
 	if pass.Projects == nil {
 		p.Metrics.DiffLastSuccess.With(metrics.Full).SetToCurrentTime()

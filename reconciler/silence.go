@@ -76,7 +76,11 @@ func (h *Hooks) overdue(limit time.Time) (late []ledger.Announced) {
 
 // count counts what passes have found and no delivery told in time.
 func (h *Hooks) count(ctx context.Context) error {
-	n, err := h.Ledger.CountMissed(ctx, h.overdue(time.Now().Add(-announceGrace)))
+	late := h.overdue(time.Now().Add(-announceGrace))
+	if len(late) > 0 {
+		h.known = nil // the webhooks may note it
+	}
+	n, err := h.Ledger.CountMissed(ctx, late)
 	h.Metrics.WebhooksMissed.Add(float64(n))
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // lookLimit bounds what a scrape or a probe may ask of the database.
@@ -43,7 +44,7 @@ func (d *daemon) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, lookLimit)
 	defer cancel()
 	m := d.metrics
-	s, err := d.ledger.Stats(ctx)
+	s, slot, err := d.ledger.StatsAndSlot(ctx, string(d.cfg.Slot))
 	if err != nil {
 		m.DatabaseUp.Set(0)
 		d.log.DebugContext(ctx, "measure", "error", err)
@@ -59,11 +60,6 @@ func (d *daemon) measure(ctx context.Context) {
 	}
 	m.OldestUnsynced.With(metrics.ToLabelStudio).Set(s.OldestToStudio)
 	m.OldestUnsynced.With(metrics.ToAristotle).Set(s.OldestToAristotle)
-	slot, err := d.ledger.Slot(ctx, string(d.cfg.Slot))
-	if err != nil {
-		d.log.DebugContext(ctx, "measure", "error", err)
-		return
-	}
 	m.SlotRetainedWAL.Set(slot.Retained)
 	m.SlotLag.Set(slot.Lag)
 	m.SlotSafeWAL.Set(slot.Safe)
@@ -71,10 +67,13 @@ func (d *daemon) measure(ctx context.Context) {
 
 // measureDrift sets what the passes know of drift, by class.
 func (d *daemon) measureDrift(ctx context.Context, held int) {
-	drift, err := d.ledger.Drift(ctx)
-	if err != nil {
-		d.log.DebugContext(ctx, "measure", "error", err)
-		return
+	var drift []ledger.Drift
+	if d.passes.Found() {
+		var err error
+		if drift, err = d.ledger.Drift(ctx); err != nil {
+			d.log.DebugContext(ctx, "measure", "error", err)
+			return
+		}
 	}
 	keys, oldest := map[metrics.Drift]int{metrics.DriftHeld: held}, 0.
 	for _, c := range drift {

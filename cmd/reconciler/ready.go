@@ -18,7 +18,8 @@ const (
 	readyFor   = 8 * time.Second // that all was well is believed for so long: probes come from several sides
 	unreadyFor = time.Second     // and that it was not
 	stallAfter = 20 * time.Second
-	probeLimit = 2 * time.Second // for both sides, asked at once: probes themselves wait two or three seconds
+	rightsFor  = 20 * time.Second // that we have all rights is believed for so long
+	probeLimit = 2 * time.Second  // for both sides, asked at once: probes themselves wait two or three seconds
 )
 
 // readiness remembers the last look.
@@ -29,6 +30,7 @@ type readiness struct {
 
 	projects   []string // what is missing of those that were configured
 	projectsAt time.Time
+	rightsAt   time.Time // when we had all rights
 }
 
 // ready says whether this process does its job, and if not, why. One that does not lead is ready when it can take webhooks.
@@ -70,8 +72,10 @@ func (d *daemon) unready(ctx context.Context) []string {
 // databaseReasons looks at rights, tables, and whether the queue moves.
 func (d *daemon) databaseReasons(ctx context.Context) []string {
 	stats, err := d.ledger.Stats(ctx)
-	if err == nil {
-		err = d.ledger.Check(ctx)
+	if err == nil && time.Since(d.seen.rightsAt) > rightsFor {
+		if err = d.ledger.Check(ctx); err == nil {
+			d.seen.rightsAt = time.Now()
+		}
 	}
 	if err != nil {
 		return []string{"database: " + plain(explained(err))}

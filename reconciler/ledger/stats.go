@@ -2,10 +2,7 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // stuckAfter is how many failures in a row make a key one that a person should look at.
@@ -19,10 +16,8 @@ type Stats struct {
 	OldestToStudio, OldestToAristotle float64
 }
 
-// Stats counts the queue. It reads dirty keys only.
-func (l *Ledger) Stats(ctx context.Context) (Stats, error) {
-	var s Stats
-	err := l.pool.QueryRow(ctx, `SELECT
+// statsSQL counts the queue: $1 is stuckAfter.
+const statsSQL = `SELECT
 			count(*) FILTER (WHERE NOT running AND NOT stuck AND run_after <= now()),
 			count(*) FILTER (WHERE NOT running AND NOT stuck AND run_after > now()),
 			count(*) FILTER (WHERE running),
@@ -31,9 +26,15 @@ func (l *Ledger) Stats(ctx context.Context) (Stats, error) {
 			COALESCE(extract(epoch FROM now() - min(since) FILTER (WHERE source IN ('wal', 'api', 'curation'))), 0)::float8,
 			COALESCE(extract(epoch FROM now() - min(since) FILTER (WHERE source IN ('webhook', 'diff'))), 0)::float8
 		FROM (SELECT run_after, since, source, COALESCE(leased_until > now(), false) AS running, attempts >= $1 AS stuck
-			FROM queue WHERE want_gen > done_gen) q`, stuckAfter).
-		Scan(&s.Ready, &s.Waiting, &s.Running, &s.Stuck, &s.Held, &s.OldestToStudio, &s.OldestToAristotle)
-	if err != nil {
+			FROM queue WHERE want_gen > done_gen) q`
+
+func (s *Stats) fields() []any {
+	return []any{&s.Ready, &s.Waiting, &s.Running, &s.Stuck, &s.Held, &s.OldestToStudio, &s.OldestToAristotle}
+}
+
+// Stats counts the queue. It reads dirty keys only.
+func (l *Ledger) Stats(ctx context.Context) (s Stats, err error) {
+	if err := l.pool.QueryRow(ctx, statsSQL, stuckAfter).Scan(s.fields()...); err != nil {
 		return Stats{}, fmt.Errorf("count the queue: %w", err)
 	}
 	return s, nil
@@ -49,16 +50,29 @@ type Slot struct {
 	Safe     float64 // can still be written before it is lost; +Inf without such a limit
 }
 
-// Slot returns what the server says of a replication slot.
-func (l *Ledger) Slot(ctx context.Context, name string) (Slot, error) {
-	var s Slot
-	err := l.pool.QueryRow(ctx, `SELECT COALESCE(wal_status, 'unknown'), active,
+// slotSQL is one row, also where there is no slot %s.
+const slotSQL = `SELECT COALESCE(wal_status, CASE WHEN slot_name IS NULL THEN '' ELSE 'unknown' END), COALESCE(active, false),
 			COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::float8,
 			COALESCE(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::float8,
-			CASE WHEN wal_status = 'lost' THEN 0 ELSE COALESCE(safe_wal_size, 'Infinity'::float8) END
-		FROM pg_replication_slots WHERE slot_name = $1`, name).Scan(&s.Status, &s.Active, &s.Retained, &s.Lag, &s.Safe)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			CASE WHEN slot_name IS NULL OR wal_status = 'lost' THEN 0 ELSE COALESCE(safe_wal_size, 'Infinity'::float8) END
+		FROM (VALUES (%s::name)) AS wanted (name) LEFT JOIN pg_replication_slots ON slot_name = wanted.name`
+
+func (s *Slot) fields() []any { return []any{&s.Status, &s.Active, &s.Retained, &s.Lag, &s.Safe} }
+
+// Slot returns what the server says of a replication slot.
+func (l *Ledger) Slot(ctx context.Context, name string) (s Slot, err error) {
+	if err := l.pool.QueryRow(ctx, fmt.Sprintf(slotSQL, "$1"), name).Scan(s.fields()...); err != nil {
 		return Slot{}, fmt.Errorf("look at slot %q: %w", name, err)
 	}
 	return s, nil
+}
+
+// StatsAndSlot are both in one statement, for who asks again and again.
+func (l *Ledger) StatsAndSlot(ctx context.Context, name string) (stats Stats, slot Slot, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT * FROM (`+statsSQL+`) AS stats, (`+fmt.Sprintf(slotSQL, "$2")+`) AS slot`, stuckAfter, name).
+		Scan(append(stats.fields(), slot.fields()...)...)
+	if err != nil {
+		return Stats{}, Slot{}, fmt.Errorf("count the queue and look at slot %q: %w", name, err)
+	}
+	return stats, slot, nil
 }
