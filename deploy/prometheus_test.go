@@ -31,6 +31,7 @@ func registry() *prometheus.Registry {
 	m.LabelStudioRequests.With("task", "200").Inc()
 	m.LabelStudioDuration.With("task").Observe(1)
 	m.ICLDuration.With(metrics.ChatML, "200").Observe(1)
+	m.HTTPRequests.With(metrics.ListenAPI, "200").Inc()
 	return reg
 }
 
@@ -213,6 +214,17 @@ func TestEveryNameExists(t *testing.T) {
 	}
 	if found < 60 {
 		t.Errorf("found only %d names", found)
+	}
+}
+
+// What is measured is drawn: a metric that nobody looks at need not be kept.
+func TestEveryMetricIsOnTheDashboard(t *testing.T) {
+	t.Parallel()
+	drawn := strings.Join(expressions(t), "\n")
+	for name := range families(t) {
+		if strings.HasPrefix(name, "reconciler_") && !regexp.MustCompile(`\b`+name+`(_bucket|_sum|_count)?\b`).MatchString(drawn) {
+			t.Errorf("%s is not on the dashboard", name)
+		}
 	}
 }
 

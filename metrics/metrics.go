@@ -47,6 +47,8 @@ type Metrics struct {
 	SlotLag prometheus.Gauge
 	// SlotSafeWAL is the WAL in bytes that can still be written before the server gives our slot up; +Inf without such a limit.
 	SlotSafeWAL prometheus.Gauge
+	// SlotWALLimit is RECONCILER_SLOT_WAL_LIMIT in bytes, above which we give the slot up ourselves; +Inf without such a limit.
+	SlotWALLimit prometheus.Gauge
 	// DatabaseUp is 1 while Aristotle's database answers; while it is 0 the gauges of stored state are old.
 	DatabaseUp prometheus.Gauge
 
@@ -129,6 +131,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		SlotRetainedWAL: f.gauge("slot_retained_wal_bytes", "WAL that the server keeps for our replication slot."),
 		SlotLag:         f.gauge("slot_lag_bytes", "WAL between the server's end and what we confirmed."),
 		SlotSafeWAL:     f.gauge("slot_safe_wal_bytes", "WAL that can be written before our slot is lost; +Inf: no limit."),
+		SlotWALLimit:    f.gauge("slot_wal_limit_bytes", "WAL above which we give our slot up ourselves; +Inf: no limit."),
 		DatabaseUp:      f.gauge("database_up", "1 while Aristotle's database answers."),
 
 		LabelStudioRequests: counter2[Operation, Code](f, "label_studio_requests_total",

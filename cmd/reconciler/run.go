@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -120,6 +121,10 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d
 	d.secret = auth.NewSecret(string(cfg.WebhookSecret))
 	d.metrics = metrics.New(d.registry)
 	d.metrics.TokensOK.Set(1)
+	d.metrics.SlotWALLimit.Set(math.Inf(1))
+	if cfg.SlotWALLimit > 0 {
+		d.metrics.SlotWALLimit.Set(float64(cfg.SlotWALLimit))
+	}
 	b := readBuild()
 	metrics.BuildInfo(d.registry, b.Version, b.Revision, b.Go)
 	d.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
