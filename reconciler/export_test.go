@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/aristotle/reconciler/aristotle"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
@@ -36,4 +37,20 @@ func (u *unheard) Decide(ctx context.Context, claims []ledger.Claim, decide func
 		u.then, err = nil, errors.Join(err, errors.New("connection lost"))
 	}
 	return err
+}
+
+// PanicOnce makes the next reading of ratings panic.
+func (t *Turner) PanicOnce() { t.rows = &panicking{rowSide: t.rows} }
+
+type panicking struct {
+	rowSide
+	over bool
+}
+
+func (p *panicking) Ratings(ctx context.Context, keys []string) (map[string][]aristotle.Rating, error) {
+	if !p.over {
+		p.over = true
+		panic("ratings")
+	}
+	return p.rowSide.Ratings(ctx, keys)
 }

@@ -60,6 +60,29 @@ func TestFailuresAreCounted(t *testing.T) {
 	want(1, 1)
 }
 
+// A panic while the ratings are read, beside the turn, fails its key and is counted; the
+// key is tried again.
+func TestRatingsPanic(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	r.contacted()
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+	r.dirty("c0")
+	turner := r.turner(r.client)
+	turner.PanicOnce()
+	ctx, stop := context.WithCancel(t.Context())
+	var working sync.WaitGroup
+	working.Go(func() { _ = turner.Work(ctx) })
+	defer working.Wait()
+	defer stop()
+	r.eventually(func() bool {
+		return r.ask(`SELECT count(*) = 1 FROM ml_analysis_rating WHERE is_gold_star`)
+	})
+	if n := testutil.ToFloat64(r.metrics.Panics); n != 1 {
+		t.Errorf("%v panics were counted, want 1", n)
+	}
+}
+
 // An S3 of several keys whose answer is lost may have committed. What it wrote of the
 // ratings is seen when it is tried again: a row that lost its star in between keeps
 // no gold rating. The simulation found it.

@@ -142,13 +142,17 @@ func (t *Turner) readRatings(ctx context.Context, claims []ledger.Claim) (wait f
 	}
 	var ratings map[string][]aristotle.Rating
 	var err error
+	var panicked any
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer func() { panicked = recover() }() // it is the turn's, not the end of the process
 		ratings, err = t.rows.Ratings(ctx, keys)
 	}()
 	return func() (map[string][]aristotle.Rating, error) {
-		<-done
+		if <-done; panicked != nil {
+			panic(panicked)
+		}
 		return ratings, err
 	}
 }

@@ -2,6 +2,9 @@ package api
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync"
 
 	"github.com/aristotle/reconciler/reconciler/ledger"
@@ -30,7 +33,13 @@ type delivery struct {
 	done  chan struct{} // closed when err is known
 }
 
-// add returns once links are committed, or ctx has ended: then nobody knows.
+// panicked is a panic of a commit, on its way to the request that waits for it.
+type panicked string
+
+func (p panicked) Error() string { return string(p) }
+
+// add returns once links are committed, or ctx has ended: then nobody knows. It panics
+// where the commit did, so that the server answers and counts that as of any handler.
 func (g *gather) add(ctx context.Context, links []ledger.Link) error {
 	d := &delivery{links: links, done: make(chan struct{})}
 	g.mu.Lock()
@@ -42,6 +51,9 @@ func (g *gather) add(ctx context.Context, links []ledger.Link) error {
 	g.mu.Unlock()
 	select {
 	case <-d.done:
+		if p := panicked(""); errors.As(d.err, &p) {
+			panic(p)
+		}
 		return d.err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -76,10 +88,20 @@ func (g *gather) commitAll(all []*delivery) {
 	for _, d := range all {
 		links = append(links, d.links...)
 	}
-	err := g.commit(ctx, links)
+	err := g.try(ctx, links)
 	for _, d := range all {
 		if d.err = err; err != nil && len(all) > 1 {
-			d.err = g.commit(ctx, d.links) // at once, where ctx has ended
+			d.err = g.try(ctx, d.links) // at once, where ctx has ended
 		}
 	}
+}
+
+// try commits. A panic here, where no request is, would end the process.
+func (g *gather) try(ctx context.Context, links []ledger.Link) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicked(fmt.Sprintf("%v, in a commit of links\n%s", v, debug.Stack()))
+		}
+	}()
+	return g.commit(ctx, links)
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,5 +80,39 @@ func TestGather(t *testing.T) {
 			t.Errorf("it waited longer than it could: %v", err)
 		}
 		<-time.After(second) // the commit goes on without it
+	})
+}
+
+// A commit that panics is a panic of the request that it was for, and of no other.
+func TestGatherPanics(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := &gather{commit: func(_ context.Context, links []ledger.Link) error {
+			time.Sleep(time.Second)
+			for _, l := range links {
+				if l.Key == "bad" {
+					panic("poison")
+				}
+			}
+			return nil
+		}}
+		ended := map[string]chan any{}
+		for i, key := range []string{"a", "b", "bad", "good"} { // the last two share a commit
+			done := make(chan any)
+			ended[key] = done
+			go func() {
+				defer func() { done <- recover() }()
+				if err := g.add(t.Context(), []ledger.Link{{Task: int64(i), Key: key}}); err != nil {
+					panic(err)
+				}
+			}()
+			synctest.Wait()
+		}
+		for key, c := range ended {
+			got := <-c
+			if p, is := got.(panicked); is != (key == "bad") || is && !strings.HasPrefix(string(p), "poison") || !is && got != nil {
+				t.Errorf("%s: %v", key, got)
+			}
+		}
 	})
 }
