@@ -85,12 +85,17 @@ func (r *rig) showsOf(key string) string {
 // gold is what a task's meta says of the star.
 func (r *rig) gold(task int64) any {
 	r.Helper()
-	t, err := r.client.Task(r.Context(), task)
-	if labelstudio.IsNotFound(err) {
-		return "404"
+	t, there := r.studio.Task(task) // whatever it answers to everybody else
+	if r.moved {
+		read, err := r.client.Task(r.Context(), task)
+		if there = !labelstudio.IsNotFound(err); there && err != nil {
+			r.Fatal(err)
+		} else if there {
+			t = *read
+		}
 	}
-	if err != nil {
-		r.Fatal(err)
+	if !there {
+		return "404"
 	}
 	var m map[string]any
 	if err := json.Unmarshal(t.Meta, &m); err != nil {

@@ -36,6 +36,7 @@ type rig struct {
 	intake  *reconciler.Intake
 	project int64
 	tasks   []int64 // of the conquests c0, c1, …
+	moved   bool    // to another Label Studio than the stand-in
 	suffix  string  // of names that the server shares
 }
 
@@ -96,7 +97,7 @@ func (r *rig) moveTo(url, token string) {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.project = p.ID
+	r.project, r.moved = p.ID, true
 	var tasks []labelstudio.NewTask
 	for i := range r.tasks {
 		tasks = append(tasks, labelstudio.NewTask{Data: json.RawMessage(fmt.Sprintf(`{"conquest_id": "c%d", "prompt": "p", "response": "r"}`, i))})

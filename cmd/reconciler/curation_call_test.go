@@ -275,7 +275,7 @@ func TestCurationTexts(t *testing.T) {
 	page.until(`document.readyState === "complete" && document.querySelector("#text").value.length > 1000000`)
 	page.js(`document.querySelector("#text").value += "the end"`)
 	page.click(`button[value="save"]`)
-	page.says("Saved as your annotation in Label Studio.")
+	page.says("Saved in Label Studio with your name")
 	if got, err := s.studio.Task(t.Context(), bigTask); err != nil || len(got.Annotations) != 1 || got.Annotations[0].Result[0].Text()[0] != big+"the end" {
 		t.Errorf("the megabyte was not saved as it was written: %v", err)
 	}

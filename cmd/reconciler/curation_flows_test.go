@@ -108,10 +108,11 @@ func readFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.until(fmt.Sprintf(`document.querySelector('[data-live="aristotle"] a').href === "http://aristotle.example/app/%s"`, key))
 	if s.side.password != "" { // the real one has pages
 		p.click(".tasks a")
+		p.until(`document.readyState === "complete" && document.querySelector("input[name=email]") !== null`)
 		p.fill("input[name=email]", s.side.email)
 		p.fill("input[name=password]", s.side.password)
 		p.press("\r")
-		p.until(fmt.Sprintf(`location.pathname === "/projects/%d/data" && new URLSearchParams(location.search).get("task") === "%d"`, s.projects[0], task))
+		p.until(fmt.Sprintf(`location.pathname.startsWith("/projects/%d/data") && new URLSearchParams(location.search).get("task") === "%d"`, s.projects[0], task))
 		p.until(`document.querySelector("input[name=email]") === null`)
 	}
 }

@@ -160,7 +160,8 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// Two versions of the program run during an upgrade: tables that are newer than this version's are taken as they are.
+// Two versions of the program run during an upgrade: the one that leads goes on while every table gets what a newer version adds, as migrations
+// do, and one of this version that starts then takes them as they are. That migrations only add is for who writes them.
 func TestNewerTablesAreTaken(t *testing.T) {
 	t.Parallel()
 	_, side := standIn(t)
@@ -169,7 +170,16 @@ func TestNewerTablesAreTaken(t *testing.T) {
 	old := s.start()
 	s.wantStar(task, true)
 	s.exec(`INSERT INTO reconciler.goose_db_version (version_id, is_applied) VALUES (99999, true)`)
-	s.exec(`ALTER TABLE reconciler.queue ADD COLUMN of_the_future text`)
+	s.exec(`DO $$ DECLARE t record; BEGIN
+		FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'reconciler' LOOP
+			EXECUTE format('ALTER TABLE reconciler.%I ADD COLUMN of_the_future int DEFAULT 1', t.tablename);
+		END LOOP;
+	END $$`)
+	s.setResult("NEUTRAL", "row")
+	s.wantStar(task, false) // by the old one
+	s.annotate(task, true)
+	s.wantResult("row", "VICTORY")
+	s.wantEqual()
 	new := s.start()
 	old.kill()
 	s.wantLog(new, "msg=leading")
