@@ -111,6 +111,7 @@ func readFlow(s *street, page func(*testing.T) *tab, key string) {
 		p.until(`document.readyState === "complete" && document.querySelector("input[name=email]") !== null`)
 		p.fill("input[name=email]", s.side.email)
 		p.fill("input[name=password]", s.side.password)
+		p.js(`document.querySelector("input[name=password]").focus()`)
 		p.press("\r")
 		p.until(fmt.Sprintf(`location.pathname.startsWith("/projects/%d/data") && new URLSearchParams(location.search).get("task") === "%d"`, s.projects[0], task))
 		p.until(`document.querySelector("input[name=email]") === null`)
