@@ -126,7 +126,8 @@ func (v *visit) publication(ctx context.Context) (fact string, findings []Findin
 	}
 	for _, t := range append([]string{"ml_analysis_rating"}, aristotle.OptionalTables()...) { // of "Conquest" the stream's own check tells
 		var there bool
-		const sql = `SELECT EXISTS (SELECT FROM pg_tables WHERE schemaname = 'public' AND tablename = $1)` // needs no right to the schema
+		// Without the right to the schema its tables are not seen in the publication either, and another finding says so.
+		const sql = `SELECT has_schema_privilege('public', 'USAGE') AND EXISTS (SELECT FROM pg_tables WHERE schemaname = 'public' AND tablename = $1)`
 		if err := v.db.QueryRow(ctx, sql, t).Scan(&there); err != nil {
 			return "", findings, fmt.Errorf("look for table %s: %w", t, err)
 		}
