@@ -225,16 +225,21 @@ func (w *twin) step() (diff string) {
 	return ""
 }
 
-// lateEnd is an S5 that comes when the attempt may be another one.
+// lateEnd is an S5 that comes when the attempt may be another one, and the claim is.
 func (w *twin) lateEnd(task int64) {
 	all := sortedKeys(w.rows.attempts)
 	if len(all) == 0 {
 		return
 	}
 	p := ledger.Patched{Task: task, Attempt: all[w.rng.IntN(len(all))], Worked: w.rng.IntN(2) == 0, Answer: ledger.AnswerWorked}
-	w.say("S5 of %s at %d, worked=%v", p.Attempt, task, p.Worked)
-	w.done(0, w.ledger.Settle(w.Context(), []ledger.Patched{p}, nil))
-	w.done(0, w.rows.Settle(w.Context(), []ledger.Patched{p}, nil))
+	var ends []ledger.End
+	k := key(w.rng.IntN(twinKeys))
+	if q := w.rows.queue[k]; q != nil {
+		ends = []ledger.End{{Key: k, Claim: q.claim - 1, Gen: q.want}}
+	}
+	w.say("S5 of %s at %d, worked=%v; a late end of %s", p.Attempt, task, p.Worked, k)
+	w.done(0, w.ledger.Settle(w.Context(), []ledger.Patched{p}, ends))
+	w.done(0, w.rows.Settle(w.Context(), []ledger.Patched{p}, ends))
 }
 
 func (w *twin) click(k string) {

@@ -193,6 +193,7 @@ func shortcutsFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.synced(true)
 	p.press("s")
 	p.synced(false)
+	p.says("The star was taken away.") // this is what can be undone, and may come after the star has changed
 	p.press("u")
 	p.synced(true)
 	s.has("the task's meta", s.meta(task), object{"gold_star": true})

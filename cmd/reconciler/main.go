@@ -37,8 +37,14 @@ type commands struct {
 
 func main() {
 	sandbox.Supervise()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the second signal meets no handler of ours and ends the program at once
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		signal.Stop(signals) // the second one ends the program at once, from before anybody could see that the first has come
+		stop()
+	}()
 	if err := execute(ctx, &commands{}, os.Args[1:]); err != nil {
 		report(os.Stderr, err)
 		os.Exit(exitStatus(err))
