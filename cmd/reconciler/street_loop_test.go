@@ -455,6 +455,18 @@ func (l *killLoop) isTold(task int64, attempt string) (told bool) {
 	return told
 }
 
+// trace is what the audit has of a key, and what its tasks show now.
+func (l *killLoop) trace(k *loopKey) (text string) {
+	err := l.db.QueryRow(l.Context(), `SELECT COALESCE(string_agg(to_jsonb(a)::text, E'\n' ORDER BY a.at, a.id), 'no record') FROM reconciler.audit a WHERE key = $1`, k.key).Scan(&text)
+	if err != nil {
+		return err.Error()
+	}
+	for _, task := range k.tasks {
+		text += fmt.Sprintf("\nthe meta of task %d: %v", task, l.meta(task))
+	}
+	return text
+}
+
 // judge compares a key at rest with what people did. Where they did it in one place, or said the same in several, that is what must be. Where they
 // said different things in several places either may be: nobody can tell from outside who had seen what.
 func (l *killLoop) judge(k *loopKey) {
@@ -469,10 +481,10 @@ func (l *killLoop) judge(k *loopKey) {
 	switch {
 	case len(k.said) == 0 && gold != k.before:
 		l.undone++
-		l.Errorf("%s became VICTORY: %v, and nobody did that", k.key, gold)
+		l.Errorf("%s became VICTORY: %v, and nobody did that\n%s", k.key, gold, l.trace(k))
 	case len(values) == 1 && !values[gold]:
 		l.lost++
-		l.Errorf("%s is VICTORY: %v (before: %v), and people said %v", k.key, gold, k.before, k.said)
+		l.Errorf("%s is VICTORY: %v (before: %v), and people said %v\n%s", k.key, gold, k.before, k.said, l.trace(k))
 	case len(values) == 2:
 		l.conflicts++
 	}
