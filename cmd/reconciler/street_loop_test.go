@@ -327,6 +327,16 @@ func (l *killLoop) overlap() {
 	})
 	l.tried++
 	k := l.any(l.chance)
+	task, err := l.studio.Task(l.Context(), k.tasks[0])
+	if err != nil {
+		l.Fatal(err)
+	}
+	var same labelstudio.AnnotationEdit // the annotator says nothing new: a star that was there stays
+	for _, note := range task.Annotations {
+		if note.ID == k.notes[0] {
+			same.Result = note.Result
+		}
+	}
 	tx, err := l.side.database.Begin(l.Context())
 	if err != nil {
 		l.Fatal(err)
@@ -346,7 +356,7 @@ func (l *killLoop) overlap() {
 	}
 	saved := make(chan error, 1)
 	go func() {
-		_, err := l.studio.UpdateAnnotation(l.Context(), k.notes[0], labelstudio.AnnotationEdit{})
+		_, err := l.studio.UpdateAnnotation(l.Context(), k.notes[0], same)
 		saved <- err
 	}()
 	overlaps := l.waiting(2)

@@ -88,7 +88,7 @@ func TestGatherPanics(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := &gather{commit: func(_ context.Context, links []ledger.Link) error {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // the bubble's clock
 			for _, l := range links {
 				if l.Key == "bad" {
 					panic("poison")
