@@ -21,6 +21,7 @@ const TableConquest = "Conquest"
 type Intake struct {
 	Ledger   *ledger.Ledger
 	Metrics  *metrics.Metrics
+	Wake     func()      // tells the worker that keys are dirty, whose process this is, too
 	Examples *icl.Source // tells every replica which examples have changed; nil: nobody
 }
 
@@ -72,9 +73,7 @@ func (in *Intake) rows(ctx context.Context, b cdc.Batch) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range [][]string{keys[:half], keys[half:]} {
 		g.Go(func() error {
-			n, err := in.Ledger.EnqueueChanged(ctx, part, b.XIDs, ledger.FromWAL)
-			in.count(metrics.WAL, n)
-			return err
+			return in.enqueue(ctx, part, b.XIDs, ledger.FromWAL)
 		})
 	}
 	return g.Wait()
@@ -102,10 +101,17 @@ const allPage = 5000
 
 func (in *Intake) all(ctx context.Context, by []uint32) error {
 	return in.Ledger.EveryKey(ctx, allPage, func(keys []string) error {
-		n, err := in.Ledger.EnqueueChanged(ctx, keys, by, ledger.FromDiff)
-		in.count(metrics.Diff, n)
-		return err
+		return in.enqueue(ctx, keys, by, ledger.FromDiff)
 	})
+}
+
+func (in *Intake) enqueue(ctx context.Context, keys []string, by []uint32, from ledger.Source) error {
+	n, err := in.Ledger.EnqueueChanged(ctx, keys, by, from)
+	in.count(metrics.Source(from), n)
+	if n > 0 {
+		in.Wake()
+	}
+	return err
 }
 
 func (in *Intake) count(from metrics.Source, n int) {

@@ -75,7 +75,7 @@ func newRigAt(b testing.TB, url string, conquests int, delays studio.Delays) *ri
 	if r.client, err = labelstudio.New(labelstudio.Options{URL: r.studio.URL(), Token: r.studio.Token()}); err != nil {
 		b.Fatal(err)
 	}
-	r.intake = &reconciler.Intake{Ledger: r.ledger, Metrics: r.metrics}
+	r.intake = &reconciler.Intake{Ledger: r.ledger, Metrics: r.metrics, Wake: func() {}}
 	return r
 }
 
@@ -140,6 +140,7 @@ func (r *rig) run() (stop func()) {
 		r.Fatal(err)
 	}
 	t := r.turner(r.client)
+	r.intake.Wake = t.Wake
 	ctx, cancel := context.WithCancel(r.Context())
 	var g errgroup.Group
 	g.Go(func() error { return l.Run(ctx) })

@@ -69,6 +69,7 @@ type Turner struct {
 	projects projects
 	people   people
 	pace     pace
+	wake     chan struct{}
 	next     time.Time   // when a key will be due by itself, or the poll
 	woken    time.Time   // when a trigger was told of last
 	away     atomic.Bool // Label Studio is: all keys wait
@@ -95,7 +96,8 @@ func NewTurner(o Options) *Turner {
 		Options: o, pace: newPace(),
 		rows: database{o.Ledger, o.Initial}, tasks: o.Studio,
 		attempt: uuid.NewString, jitter: rand.N[time.Duration],
-		run: uuid.NewString()[:8],
+		wake: make(chan struct{}, 1),
+		run:  uuid.NewString()[:8],
 	}
 }
 

@@ -59,10 +59,9 @@ func (t *Turner) Work(ctx context.Context) error {
 	case <-t.Ready:
 	case <-ctx.Done():
 	}
-	wake := make(chan struct{}, 1)
 	ctx, stop := context.WithCancel(ctx)
 	var listening sync.WaitGroup
-	listening.Go(func() { t.listen(ctx, wake) })
+	listening.Go(func() { t.listen(ctx) })
 	defer listening.Wait()
 	defer stop()
 	failures := 0
@@ -78,7 +77,7 @@ func (t *Turner) Work(ctx context.Context) error {
 			t.trouble.Store(nil)
 			t.failures.Over(ctx, t.Log, msgWork, "")
 			if idle {
-				t.wait(ctx, wake)
+				t.wait(ctx)
 			}
 		case ledger.IsSchemaGone(err):
 			return err
@@ -142,18 +141,23 @@ func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) 
 	return t.Turn(ctx, claims)
 }
 
+// Wake tells that keys became dirty: what this process commits needs no round through the server.
+func (t *Turner) Wake() {
+	select {
+	case t.wake <- struct{}{}:
+	default: // it is told already
+	}
+}
+
 // listen passes on that a trigger has committed. Where the connection is lost it is
 // made anew; until then the poll finds what there is.
-func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
+func (t *Turner) listen(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; failures++ {
 		err := t.rows.Listen(ctx, func() {
 			failures = 0
 			t.told.Store(true)
 			t.failures.Over(ctx, t.Log, msgListen, "")
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
+			t.Wake()
 		})
 		t.told.Store(false)
 		if err != nil && ctx.Err() == nil {
@@ -164,9 +168,9 @@ func (t *Turner) listen(ctx context.Context, wake chan<- struct{}) {
 }
 
 // wait waits for a trigger, for the next key that we know to be due, or for the poll.
-func (t *Turner) wait(ctx context.Context, wake <-chan struct{}) {
+func (t *Turner) wait(ctx context.Context) {
 	select {
-	case <-wake: // before what is due by itself, which stays so: no chance decides which
+	case <-t.wake: // before what is due by itself, which stays so: no chance decides which
 		t.woken = time.Now()
 		return
 	default:
@@ -174,7 +178,7 @@ func (t *Turner) wait(ctx context.Context, wake <-chan struct{}) {
 	for {
 		timer := time.NewTimer(min(beatEvery, time.Until(t.next)))
 		select {
-		case <-wake:
+		case <-t.wake:
 			timer.Stop()
 			t.woken = time.Now()
 			return

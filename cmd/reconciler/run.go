@@ -264,6 +264,7 @@ func (d *daemon) assemble() (err error) {
 		Deadline: cfg.LabelStudioDeadline, Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth,
 		Evaluator: evaluator, Projects: cfg.LabelStudioProjects, Ready: d.passes.Ready(),
 	})
+	d.intake.Wake = d.turner.Wake
 	return nil
 }
 

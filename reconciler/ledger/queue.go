@@ -56,6 +56,7 @@ var enqueueChanged string
 // EnqueueChanged makes those of keys dirty whose row, as it is now, differs from the
 // hub, and returns how many. It is for changes of rows of "Conquest" by transactions
 // that the WAL has: it waits until they can be seen, and for locks, as long as ctx lets it.
+// Nobody is notified: whoever calls it wakes the worker, as the leader's stream can.
 func (l *Ledger) EnqueueChanged(ctx context.Context, keys []string, by []uint32, from Source) (int, error) {
 	if len(keys) == 0 {
 		return 0, nil

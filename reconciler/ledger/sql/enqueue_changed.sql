@@ -22,7 +22,7 @@ WITH seen AS MATERIALIZED (
     WHERE h.created_at IS NOT DISTINCT FROM EXCLUDED.created_at
     RETURNING 1
 )
-SELECT CASE WHEN NOT unseen($5) THEN mark_dirty(array_agg(key), $2, $3, $4) END
+SELECT CASE WHEN NOT unseen($5) THEN enqueue(array_agg(key), $2, $3, $4) END
 FROM seen
 WHERE (SELECT count(*) FROM noted) >= 0 -- keeps the lock order: hub before queue
   AND CASE WHEN here THEN d IS NULL OR NOT same_row OR d <> (result IS NOT DISTINCT FROM 'VICTORY')
