@@ -13,17 +13,18 @@ import (
 	"github.com/aristotle/reconciler/aristotle"
 )
 
-// The rows of a page, then what we remember of each, by key. The page is read to its
-// end before anything is looked up for it.
+// The ids of a page, then its rows and what we remember of each, by key. The page is
+// found before anything is looked up for it: of the whole table only what it is sorted
+// by goes through the sort.
 const listSQL = `
 	WITH page AS MATERIALIZED (
-		SELECT c.id, COALESCE(c.title, '') AS title, COALESCE(c."conquestType"::text, '') AS type, COALESCE(c.result::text, '') AS result,
-		       c.philosopher, c.domain, COALESCE(c.status::text, '') AS status, c."createdAt", c."updatedAt", %[1]s AS sorted
-		FROM public."Conquest" c%[2]s ORDER BY %[1]s %[3]s, c.id %[3]s LIMIT %[4]d
+		SELECT c.id, %[1]s AS sorted FROM public."Conquest" c%[2]s ORDER BY %[1]s %[3]s, c.id %[3]s LIMIT %[4]d
 	)
-	SELECT p.id, p.title, p.type, p.result, p.philosopher, p.domain, p.status, p."createdAt", p."updatedAt", p.sorted::text,
+	SELECT p.id, COALESCE(c.title, ''), COALESCE(c."conquestType"::text, ''), COALESCE(c.result::text, ''),
+	       c.philosopher, c.domain, COALESCE(c.status::text, ''), c."createdAt", c."updatedAt", p.sorted::text,
 	       COALESCE(e.tasks, '{}'), COALESCE(e.starred, 0), COALESCE(e.held, false), COALESCE(q.want_gen > q.done_gen, false), COALESCE(q.attempts, 0)
 	FROM page p
+	JOIN public."Conquest" c ON c.id = p.id
 	LEFT JOIN LATERAL (
 		SELECT array_agg(task_id ORDER BY task_id) FILTER (WHERE missing_since IS NULL) AS tasks,
 		       count(*) FILTER (WHERE s AND missing_since IS NULL) AS starred, bool_or(held IS NOT NULL) AS held
@@ -87,12 +88,17 @@ type counts struct {
 	ByResult map[string]int
 }
 
-// countsSQL counts under the filters, but for the result.
+// counted is the query whose counts a list shows: for each result, and in any order.
+func (q Query) counted() Query {
+	q.Result, q.Sort, q.Asc, q.place = "", defaultSort, sorts()[defaultSort].asc, place{}
+	return q
+}
+
+// countsSQL counts under the filters.
 const countsSQL = `SELECT COALESCE(c.result::text, ''), count(*) FROM public."Conquest" c%s GROUP BY 1`
 
 func (a *App) countResults(ctx context.Context, q Query, who Person) (counts, error) {
 	s := &sql{}
-	q.Result = ""
 	q.filters(s, who)
 	rows, err := a.reader.Query(ctx, fmt.Sprintf(countsSQL, s.clause()), s.args...)
 	if err != nil {
@@ -174,8 +180,9 @@ func (a *App) showList(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
-	counted := a.counts.ask(r.Context(), confined{q.values().Encode(), who.Philosopher, who.Domain}, func(ctx context.Context) (counts, error) {
-		return a.countResults(ctx, q, who)
+	counting := q.counted()
+	counted := a.counts.ask(r.Context(), confined{counting.URL(), who.Philosopher, who.Domain}, func(ctx context.Context) (counts, error) {
+		return a.countResults(ctx, counting, who)
 	})
 	known := a.facets.ask(r.Context(), confined{"", who.Philosopher, who.Domain}, func(ctx context.Context) (facets, error) {
 		return a.readFacets(ctx, who)

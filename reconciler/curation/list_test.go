@@ -5,11 +5,13 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
 var (
 	rowKey   = regexp.MustCompile(`<tr data-live="row [^"]*" data-key="([^"]*)"`)
+	titleOf  = regexp.MustCompile(`<a class="title"[^>]*>([^<]*)</a>`)
 	nextLink = regexp.MustCompile(`<a href="([^"]*)" rel="next"`)
 	prevLink = regexp.MustCompile(`<a href="([^"]*)" rel="prev"`)
 )
@@ -53,6 +55,25 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s %s: there is something before the first page", sort, dir)
 			}
 		}
+	}
+}
+
+// A search finds its words in whatever case they are written, and with all of them; titles are ordered without regard to it.
+func TestSearch(t *testing.T) {
+	t.Parallel()
+	s := open(t, 60)
+	for search, want := range map[string]int{"analysis": 40, "ANALYSIS": 40, "überblick": 20, "ÜBERBLICK": 20, "Interest überBlick": 20, "überblick analysis": 0,
+		"C4CA4238A0B923820DCC509A6F75849B": 1, "Conquest_000007 USER7@example.com": 1, "domain3": 9} {
+		if keys := keysOf(get(t, s.URL+"/?q="+url.QueryEscape(search))); len(keys) != want {
+			t.Errorf("%q finds %d conquests, want %d", search, len(keys), want)
+		}
+	}
+	var titles []string
+	for _, m := range titleOf.FindAllStringSubmatch(get(t, s.URL+"/?q=analysis&sort=title"), -1) {
+		titles = append(titles, strings.ToLower(m[1]))
+	}
+	if len(titles) != 40 || !slices.IsSorted(titles) {
+		t.Errorf("by title: %q", titles)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // pageSize is how many conquests a page of the list has.
@@ -42,12 +43,14 @@ type sorted struct {
 	asc        bool
 }
 
-// sorts are the orders. id breaks ties, so that every row has one place.
+// sorts are the orders. id breaks ties, so that every row has one place. A title's letters
+// are made small in the way of C, those of ASCII: the locale's way takes longer for 100,000
+// titles than all the rest, and its collation, which orders them, knows the others' case.
 func sorts() map[string]sorted {
 	return map[string]sorted{
 		"updated":     {`COALESCE(c."updatedAt", '-infinity')`, "timestamp", false},
 		"created":     {`COALESCE(c."createdAt", '-infinity')`, "timestamp", false},
-		"title":       {`lower(COALESCE(c.title, ''))`, "text", true},
+		"title":       {`lower(COALESCE(c.title, '') COLLATE "C") COLLATE "default"`, "text", true},
 		"result":      {`COALESCE(c.result::text, '')`, "text", true},
 		"type":        {`COALESCE(c."conquestType"::text, '')`, "text", true},
 		"philosopher": {`c.philosopher`, "text", true},
@@ -179,6 +182,9 @@ func (s *sql) clause() string {
 	return " WHERE " + strings.Join(s.conditions, " AND ")
 }
 
+// searched is where the words of a search are looked for.
+const searched = `(COALESCE(c.title, '') || ' ' || c.id || ' ' || c.philosopher || ' ' || c.domain)`
+
 // filters adds the conditions of the query, and those that confine who asks.
 func (q Query) filters(s *sql, who Person) {
 	for _, equal := range []struct{ column, value string }{
@@ -190,7 +196,11 @@ func (q Query) filters(s *sql, who Person) {
 		}
 	}
 	for _, word := range strings.Fields(q.Text) {
-		s.where(`strpos(lower(concat_ws(' ', c.title, c.id, c.philosopher, c.domain)), lower(%s)) > 0`, word)
+		in := searched
+		if !strings.ContainsFunc(word, func(r rune) bool { return r > unicode.MaxASCII }) {
+			in += ` COLLATE "C"` // what the locale does to other letters finds no more, and takes thrice as long
+		}
+		s.where(`strpos(lower(`+in+`), lower(%s)) > 0`, word)
 	}
 	const starred = `EXISTS (SELECT FROM edge e WHERE e.key = c.id AND e.s AND e.missing_since IS NULL)`
 	switch q.Star {
