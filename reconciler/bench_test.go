@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -149,60 +148,6 @@ func BenchmarkWebhook(b *testing.B) {
 		}
 	}
 	b.ReportMetric(quantile(took, .99), "p99-ms")
-}
-
-// BenchmarkWebhookSustained sends 2,000 deliveries a second over the loopback for five seconds, whether those before were answered or not. A
-// latency counts from when a delivery was to be sent: what waits behind a slow one is as late.
-func BenchmarkWebhookSustained(b *testing.B) {
-	const rate, seconds = 2000, 5
-	r := newRig(b, 1000, studio.Delays{})
-	r.settled()
-	a := &api.API{Ledger: r.ledger, Metrics: r.metrics, Log: slog.New(slog.DiscardHandler), Guard: &auth.Guard{}, Secret: auth.NewSecret("s"), Initial: "union"}
-	s := httptest.NewUnstartedServer(nil)
-	s.Config = a.Server()
-	s.Start()
-	b.Cleanup(s.Close)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
-	deliver := func(i int) {
-		body := fmt.Sprintf(`{"action": "ANNOTATION_CREATED", "annotation": {"id": 1}, "task": {"id": %d, "project": %d, "data": {"conquest_id": "c%d", "prompt": %q}}, "project": {"id": 1}}`,
-			r.tasks[i%1000], r.project, i%1000, strings.Repeat("x", 3000))
-		req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, s.URL+"/v1/webhooks/label-studio", strings.NewReader(body))
-		if err != nil {
-			b.Error(err)
-			return
-		}
-		req.Header.Set("Authorization", "Bearer s")
-		resp, err := client.Do(req)
-		if err != nil {
-			b.Error(err)
-			return
-		}
-		_, _ = io.Copy(io.Discard, resp.Body) // so that the connection can be used again
-		if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusOK {
-			b.Error(resp.Status, err)
-		}
-	}
-	for b.Loop() {
-		took := make([]time.Duration, rate*seconds)
-		var all sync.WaitGroup
-		tick := time.NewTicker(time.Millisecond)
-		start := time.Now()
-		for i := range took {
-			due := time.Duration(i) * time.Second / rate
-			for time.Since(start) < due {
-				<-tick.C
-			}
-			all.Go(func() {
-				deliver(i)
-				took[i] = time.Since(start) - due
-			})
-		}
-		all.Wait()
-		tick.Stop()
-		b.ReportMetric(float64(len(took))/time.Since(start).Seconds(), "deliveries/s")
-		b.ReportMetric(quantile(took, .5), "p50-ms")
-		b.ReportMetric(quantile(took, .99), "p99-ms")
-	}
 }
 
 // BenchmarkIntake takes 100,000 one-row changes from the WAL into the durable queue, in

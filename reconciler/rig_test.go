@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -22,7 +23,16 @@ import (
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(deliver) != "" {
+		if err := sender(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	pgtest.Main(m)
+}
 
 // rig is the daemon's parts in this process, between a real PostgreSQL and the stand-in.
 type rig struct {
