@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
-	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 )
 
@@ -222,102 +221,4 @@ func TestTrustedProxy(t *testing.T) {
 	if status, _, _ := s.curate(p, "GET", "/", "", "X-Forwarded-User", "cleo@example.com", "Host", "evil.example"); status != 403 {
 		t.Errorf("by a name that leads to loopback: %d", status)
 	}
-}
-
-// evil is a text that would do something where it is not escaped.
-const evil = `"><script>document.title="owned"</script><img src=x onerror=document.title="owned">{{.}}'`
-
-// TestCurationTexts: whatever a conquest's fields hold is text, right to left or a megabyte of it.
-func TestCurationTexts(t *testing.T) {
-	t.Parallel()
-	b := openBrowser(t)
-	ls, side := standIn(t)
-	s := newStreet(t, sandbox.Schema{Texts: true}, side)
-	s.exec(`INSERT INTO "Conquest" (id, title, description, "conquestType", result, "resultNotes", "evaluatedBy", philosopher, domain, status)
-		SELECT t, t, t, t, 'DEFEAT', t, t, t, t, t FROM (SELECT $1::text AS t) x`, "evil/"+evil)
-	s.exec(`INSERT INTO conquest_prompt VALUES ('1', $1::text, jsonb_build_object('prompt', $2::text))`, "evil/"+evil, evil)
-	task := s.task("evil/"+evil, s.projects[0], object{"gold_star": true, "source": evil})
-	big := strings.Repeat("a word or two\n", 1<<20/14)
-	s.conquest("big", "PENDING")
-	bigTask := ls.AddTask(s.projects[0], map[string]any{"conquest_id": "big", "prompt": "تقييم المرشح", "response": big}, map[string]any{})
-	p := s.start()
-	s.hook(p)
-	s.wantContact(bigTask)
-	s.wantSQL(`SELECT jsonb_build_object('held', held->'shown') FROM reconciler.edge WHERE task_id = $1`, object{"held": true}, task)
-	region, err := labelstudio.TextRegion("response", "model_response", evil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.studio.CreateAnnotation(t.Context(), task, labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}}); err != nil {
-		t.Fatal(err)
-	}
-	page := b.tab(t, "http://"+p.curation)
-	for _, path := range []string{"/?q=" + url.QueryEscape(evil), "/?philosopher=" + url.QueryEscape(evil) + "&sort=" + url.QueryEscape(evil),
-		"/conquests/" + url.PathEscape("evil/"+evil), "/held", "/export?philosopher=" + url.QueryEscape(evil), taskPath(task), "/" + url.PathEscape(evil)} {
-		page.open(path)
-		page.until(`document.readyState === "complete"`)
-		if title := page.js(`document.title`); strings.Contains(title, "owned") && !strings.Contains(title, "<script>") {
-			t.Errorf("%s ran a script", path)
-		}
-		if n := page.js(`document.querySelectorAll("script:not([src]), img, style, [style], [onerror]").length`); n != "0" {
-			t.Errorf("%s holds %s elements that are none of ours", path, n)
-		}
-	}
-	page.open("/conquests/" + url.PathEscape("evil/"+evil))
-	page.click(".star.big")
-	page.synced(true)
-	page.open("/conquests/big")
-	page.until(`document.querySelector(".response").textContent.length > 1000000`)
-	if dir := page.js(`getComputedStyle([...document.querySelectorAll(".text")].find(e => e.textContent.includes("تقييم"))).direction`); dir != "rtl" {
-		t.Errorf("a right-to-left prompt is shown %s", dir)
-	}
-	page.open(taskPath(bigTask))
-	page.until(`document.readyState === "complete" && document.querySelector("#text").value.length > 1000000`)
-	page.js(`document.querySelector("#text").value += "the end"`)
-	page.click(`button[value="save"]`)
-	page.says("Saved in Label Studio with your name")
-	if got, err := s.studio.Task(t.Context(), bigTask); err != nil || len(got.Annotations) != 1 || got.Annotations[0].Result[0].Text()[0] != big+"the end" {
-		t.Errorf("the megabyte was not saved as it was written: %v", err)
-	}
-}
-
-// TestCurationOutage: Label Studio away loses nothing that a person does, and each page says so.
-func TestCurationOutage(t *testing.T) {
-	t.Parallel()
-	b := openBrowser(t)
-	ls, side := standIn(t)
-	s := newStreet(t, sandbox.Schema{}, side)
-	task := s.pair("outage", "PENDING")
-	p := s.start("RECONCILER_LOCAL_USER=" + side.annotator)
-	s.wantContact(task)
-	page := b.tab(t, "http://"+p.curation)
-	page.open(taskPath(task))
-	page.fill("#text", "written during the outage")
-	ls.Faults(func(*http.Request) studio.Fault { return studio.Fault{Kind: studio.FaultCut} })
-	page.click(`button[value="save"]`)
-	page.says("Label Studio does not answer. Nothing is lost")
-	page.accessible("an editor that could not save")
-	page.open("/conquests/outage")
-	page.says("Label Studio does not answer, so what people wrote there is not shown.")
-	page.click(".star.big")
-	page.until(fmt.Sprintf(pressed, "true"))
-	s.wantResult("outage", "VICTORY")
-	ls.Faults(nil)
-	page.until(`!document.querySelector("[data-again]")`) // unasked
-	ls.Faults(func(*http.Request) studio.Fault { return studio.Fault{Kind: studio.FaultCut} })
-	page.open("/status")
-	page.says("is away")
-	page.open(taskPath(task))
-	page.says("A draft of yours was found")
-	ls.Faults(nil)
-	page.until(`document.querySelector("#text").value === "written during the outage"`)
-	s.eventually(func() string { // it is not asked for some seconds
-		if page.js(`document.body?.dataset.page`) == "conquest" {
-			return ""
-		}
-		page.js(`document.readyState === "complete" && document.querySelector('button[value="save"]')?.click()`)
-		return "the editor did not save"
-	})
-	s.wantCorrection(task, side.annotator, "written during the outage")
-	s.wantStar(task, true)
 }

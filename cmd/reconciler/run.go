@@ -31,8 +31,9 @@ import (
 
 // RunCmd is `reconciler run`: the daemon.
 type RunCmd struct {
-	step     func(string) // for tests: see reconciler.Options
-	passStep func(string) // and reconciler.Passes
+	step     func(string)     // for tests: see reconciler.Options
+	passStep func(string)     // and reconciler.Passes
+	now      func() time.Time // and curation.Options
 }
 
 // Run keeps both sides equal until ctx ends.
@@ -87,6 +88,7 @@ type daemon struct {
 	answeredAt, ledAt atomic.Int64
 	step              func(string)
 	passStep          func(string)
+	now               func() time.Time
 
 	studioDatabase *labelstudio.Database // nil: passes read through the API
 }
@@ -96,7 +98,7 @@ type daemon struct {
 func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d *daemon, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: c.step, passStep: c.passStep}
+	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: c.step, passStep: c.passStep, now: c.now}
 	made := d // whatever an error returns in place of it
 	defer func() {
 		if err != nil {
@@ -154,7 +156,7 @@ func (d *daemon) openCuration(ctx context.Context) (err error) {
 	d.curation, err = curation.New(ctx, curation.Options{
 		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Guard: d.guard, Examples: d.examples, TrustedProxies: cfg.TrustedProxies,
 		Projects: cfg.LabelStudioProjects, Initial: string(cfg.Initial), Slot: string(cfg.Slot),
-		StudioURL: string(cfg.LabelStudioPublicURL), AristotleURL: string(cfg.AristotleURL),
+		StudioURL: string(cfg.LabelStudioPublicURL), AristotleURL: string(cfg.AristotleURL), Now: d.now,
 	})
 	return err
 }

@@ -47,7 +47,7 @@ func TestRealStreet(t *testing.T) {
 	real := lstest.Real(t, pgtest.Shared(t).URL())
 	side := hire(t, real)
 	// First and alone, since they take Label Studio away.
-	t.Run("outage", func(t *testing.T) { testRealOutage(newStreet(t, sandbox.Schema{}, side), real) })
+	t.Run("outage", func(t *testing.T) { testRealOutage(newStreet(t, sandbox.Schema{}, side), real, openBrowser(t)) })
 	t.Run("kills", func(t *testing.T) { testKillLoop(t, side, real) })
 	t.Run("varchar", func(t *testing.T) {
 		t.Parallel()

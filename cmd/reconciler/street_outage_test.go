@@ -67,21 +67,23 @@ func TestStudioAway(t *testing.T) {
 }
 
 // testRealOutage kills the real Label Studio while changes are under way on both sides.
-func testRealOutage(s *street, real *studio.Real) {
+func testRealOutage(s *street, real *studio.Real, b *browser) {
 	tasks, want := map[string]int64{}, map[string]bool{"before": true, "note": true, "row": true, "meta": true}
 	for _, key := range []string{"before", "note", "row", "row_back", "meta"} {
 		tasks[key] = s.pair(key, "NEUTRAL")
 	}
-	s.env = append(s.env, shortDeadline)
+	s.env = append(s.env, shortDeadline, "RECONCILER_LOCAL_USER="+s.side.annotator)
 	p := s.start()
 	s.hook(p)
 	s.wantContact(slices.Collect(maps.Values(tasks))...)
+	person := s.writesBefore(b.tab(s.T, "http://"+p.curation))
 	s.setResult("VICTORY", "before")
 	s.annotate(tasks["note"], true)
 	if err := real.Kill(); err != nil {
 		s.Fatal(err)
 	}
 	s.setResult("VICTORY", "row", "row_back")
+	person.goesOn(b.tab(s.T, "http://"+p.curation))
 	// What somebody did in the last moment, and was announced to nobody.
 	execAll(s.T, connect(s.T, DSN(real.DatabaseURL())),
 		fmt.Sprintf(`UPDATE task SET meta = meta || '{"gold_star": true}', updated_at = now() WHERE id = %d`, tasks["meta"]))
@@ -93,6 +95,7 @@ func testRealOutage(s *street, real *studio.Real) {
 		s.Fatal(err)
 	}
 	s.wantEach(tasks, want)
+	person.findsAll()
 	s.wantEqual()
 	s.wantReady(p)
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // process is a daemon that runs as a process of its own: this test binary under the program's name.
@@ -171,12 +172,14 @@ func (p *process) series(t *testing.T, series string) (value float64, found bool
 const (
 	dieAt     = "STREET_DIE_AT"
 	diePassAt = "STREET_DIE_PASS_AT" // the same of what a pass commits
+	// clockFile names a file that says how far the clock of its sessions is ahead, in hours.
+	clockFile = "STREET_CLOCK"
 )
 
 // program is the program itself, for the test binary under the program's name.
 func program() {
-	step, pass := os.Getenv(dieAt), os.Getenv(diePassAt)
-	if step == "" && pass == "" {
+	step, pass, clock := os.Getenv(dieAt), os.Getenv(diePassAt), os.Getenv(clockFile)
+	if step == "" && pass == "" && clock == "" {
 		main()
 		return
 	}
@@ -190,6 +193,19 @@ func program() {
 		}
 	}
 	cmds.Run.step, cmds.Run.passStep = die(step), die(pass)
+	if clock != "" {
+		cmds.Run.now = func() time.Time {
+			text, err := os.ReadFile(clock)
+			if err != nil {
+				panic(err)
+			}
+			ahead, err := time.ParseDuration(string(text))
+			if err != nil {
+				panic(err)
+			}
+			return time.Now().Add(ahead)
+		}
+	}
 	if err := execute(context.Background(), &cmds, os.Args[1:]); err != nil {
 		report(os.Stderr, err)
 		os.Exit(exitStatus(err))

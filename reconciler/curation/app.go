@@ -39,6 +39,8 @@ type Options struct {
 	// Where a person's browser finds the two sides. In AristotleURL {id} stands for the
 	// conquest's id; empty for no link.
 	StudioURL, AristotleURL string
+
+	Now func() time.Time // by which sessions end; nil for the clock
 }
 
 // App is the web app. It is safe for concurrent use.
@@ -65,8 +67,12 @@ const (
 
 // New returns the app, ready to serve. It asks nobody anything.
 func New(ctx context.Context, o Options) (*App, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	a := &App{Options: o, origin: http.NewCrossOriginProtection()}
 	a.counts.fresh, a.facets.fresh = countsFresh, facetsFresh
+	a.sessions.now = o.Now
 	a.sessions.key = func(ctx context.Context) ([]byte, error) { return o.Ledger.Secret(ctx, "session") }
 	var err error
 	if a.pages, err = parsePages(); err != nil {

@@ -108,6 +108,7 @@ const (
 // replicas and restarts share it.
 type sessions struct {
 	key func(context.Context) ([]byte, error)
+	now func() time.Time
 
 	mu    sync.Mutex
 	known []byte
@@ -137,7 +138,7 @@ func (s *sessions) sign(ctx context.Context, payload string) (string, error) {
 
 // begin gives a token's holder a session.
 func (s *sessions) begin(w http.ResponseWriter, r *http.Request, name, mark string) error {
-	text, err := json.Marshal(session{Name: name, Mark: mark, Expires: time.Now().Add(sessionFor).Unix()})
+	text, err := json.Marshal(session{Name: name, Mark: mark, Expires: s.now().Add(sessionFor).Unix()})
 	if err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func (s *sessions) caller(r *http.Request, tokens *auth.Tokens) (auth.Caller, bo
 	}
 	text, err := base64.RawURLEncoding.DecodeString(payload)
 	var told session
-	if err != nil || json.Unmarshal(text, &told) != nil || time.Now().Unix() >= told.Expires {
+	if err != nil || json.Unmarshal(text, &told) != nil || s.now().Unix() >= told.Expires {
 		return auth.Caller{}, false, nil
 	}
 	caller, mark, known := tokens.Named(told.Name)

@@ -205,9 +205,11 @@ for (const form of document.querySelectorAll('[data-draft]')) {
     } catch { state.textContent = 'This browser cannot keep a draft of this length'; }
   };
   let timer = 0;
-  const compareSoon = () => { clearTimeout(timer); timer = setTimeout(compareNow, 400); };
+  const compareSoon = () => {
+    clearTimeout(timer);
+    if (text.value.length < 200000) timer = setTimeout(compareNow, 400); // else it takes the button
+  };
   const compareNow = async () => {
-    if (text.value.length > 200000) return; // the button still does it
     const data = new URLSearchParams(new FormData(form));
     data.set('do', 'compare');
     try {
@@ -216,7 +218,7 @@ for (const form of document.querySelectorAll('[data-draft]')) {
     } catch { /* the next change tries again */ }
   };
   text.addEventListener('input', () => { keep(); compareSoon(); });
-  if (!note.hidden) compareNow();
+  if (!note.hidden) compareSoon();
   if (sent) keep();
   form.querySelector('[data-compare]').addEventListener('click', (event) => { event.preventDefault(); compareNow(); document.getElementById('changes').scrollIntoView({ block: 'nearest' }); });
 }
