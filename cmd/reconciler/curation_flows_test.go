@@ -72,7 +72,11 @@ func listFlow(s *street, page func(*testing.T) *tab, key string) {
 	ana.open("/")
 	ana.fill("#q", key+" number")
 	ana.click(".search button")
-	ana.says("55 conquests found")
+	found := func(p *tab, n int) {
+		p.Helper()
+		p.until(fmt.Sprintf(`document.querySelector(".lead").textContent.startsWith("%d conquests found.")`, n))
+	}
+	found(ana, 55)
 	ana.click(".c-title a")
 	rows(ana, 50, "01")
 	ana.click("a[rel=next]")
@@ -85,10 +89,10 @@ func listFlow(s *street, page func(*testing.T) *tab, key string) {
 	rows(ana, 50, "01")
 	ana.click(`.tabs a[href*="DEFEAT"]`)
 	rows(ana, 5, "51")
-	ana.says("5 conquests found")
+	found(ana, 5)
 	ben.open(ana.js(`location.pathname + location.search`))
 	rows(ben, 5, "51")
-	ben.says("5 conquests found")
+	found(ben, 5)
 }
 
 // A conquest's page has what was asked, answered and judged, by whom and when, and leads to both sides.

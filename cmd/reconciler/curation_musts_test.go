@@ -67,7 +67,7 @@ func injectionFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.harmless("/?q="+url.QueryEscape(evil)+"&type="+url.QueryEscape(key)+"&philosopher="+url.QueryEscape(philosopher)+"&domain="+url.QueryEscape(key)+"&sort="+url.QueryEscape(evil),
 		"#q", "select[name=type]", "input[name=philosopher]", "input[name=domain]", ".title")
 	p.harmless("/held", ".case h3", ".case .pre", ".case section", ".who")
-	p.harmless("/" + url.PathEscape(evil))
+	p.harmless("/"+url.PathEscape(evil), ".who")
 	p.harmless(taskPath(task), ".crumb", ".original", ".sides details", "#text")
 	p.fill("#text", evil+" and more")
 	p.save("Saved in Label Studio with your name")

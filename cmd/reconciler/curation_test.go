@@ -60,7 +60,7 @@ func TestCurationPages(t *testing.T) {
 		{"export", "/export", `document.querySelector("h1")`},
 		{"status", "/status", `document.querySelector(".tile")`},
 		{"help", "/help", `document.querySelector("kbd")`},
-		{"not-found", "/nothing", `document.querySelector(".card")`},
+		{"not-found", "/nothing", `document.querySelector(".card") && document.querySelector(".main-nav")`},
 	} {
 		page.open(look.path)
 		page.until(look.ready)

@@ -157,7 +157,13 @@ func (a *App) page(h handler) http.Handler {
 		case err != nil:
 			return err
 		}
-		return h(w, r.WithContext(context.WithValue(r.Context(), personKey{}, who)))
+		r = withPerson(r, who)
+		err = h(w, r)
+		if errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
+			a.fail(w, r, err) // a page like all others, with the way on: what it shows can be read
+			return nil
+		}
+		return err
 	})
 }
 
@@ -175,7 +181,7 @@ func (a *App) program(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := a.identify(r)
 		if err == nil {
-			err = h(w, r.WithContext(context.WithValue(r.Context(), personKey{}, who)))
+			err = h(w, withPerson(r, who))
 		}
 		if err != nil {
 			a.log(r, err)

@@ -235,6 +235,14 @@ func (p listPage) Results() []string {
 // Count is how many conquests have a result, under the filters.
 func (p listPage) Count(result string) int { return p.Counts.ByResult[result] }
 
+// Found is how many conquests the list has on all its pages.
+func (p listPage) Found() int {
+	if p.Query.Result != "" {
+		return p.Count(p.Query.Result)
+	}
+	return p.Counts.Total
+}
+
 // With is the address of the list with another value of one filter.
 func (p listPage) With(filter, value string) string {
 	v := p.Query.values()
