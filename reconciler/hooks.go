@@ -18,7 +18,9 @@ import (
 	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
-// careEvery is how often the webhooks are looked after.
+// careEvery is how often the webhooks are looked after, and how long the delivery of a
+// change may take: Label Studio sends it from within the annotator's request, or from a
+// queue of its own.
 const careEvery = time.Minute
 
 // HookPath is where Label Studio sends what happens, below RECONCILER_PUBLIC_URL.
@@ -40,6 +42,7 @@ type Hooks struct {
 	URL      string        // RECONCILER_PUBLIC_URL
 	Secret   func() string // RECONCILER_WEBHOOK_SECRET of the day, empty for none
 	Projects []int64       // LABEL_STUDIO_PROJECTS, empty for all
+	Every    time.Duration // in place of a minute, for tests; 0: a minute
 
 	failures logs.Failures
 	warnings atomic.Pointer[[]string]
@@ -59,7 +62,7 @@ const (
 func (h *Hooks) Run(ctx context.Context) error {
 	defer h.warnings.Store(nil)
 	h.known = nil
-	tick := time.NewTicker(careEvery)
+	tick := time.NewTicker(h.every())
 	defer tick.Stop()
 	for {
 		err := h.care(ctx)
@@ -78,6 +81,8 @@ func (h *Hooks) Run(ctx context.Context) error {
 		}
 	}
 }
+
+func (h *Hooks) every() time.Duration { return cmp.Or(h.Every, careEvery) }
 
 // Warnings are what a person should know of the webhooks, a sentence each. Without
 // them all arrives later, and nothing is lost.

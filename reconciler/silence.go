@@ -9,14 +9,9 @@ import (
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
-const (
-	// announceGrace is how long the delivery of a change may take. Label Studio sends it
-	// from within the annotator's request, or from a queue of its own.
-	announceGrace = time.Minute
-	// atOnce is how close to its annotation a task is saved. What moves a task's time
-	// alone, a PATCH by API and ours, is announced to nobody.
-	atOnce = 10 * time.Second
-)
+// atOnce is how close to its annotation a task is saved. What moves a task's time
+// alone, a PATCH by API and ours, is announced to nobody.
+const atOnce = 10 * time.Second
 
 // announced is a change of a key in a project that Label Studio announces.
 type announced struct {
@@ -36,6 +31,8 @@ type notes struct {
 // hear takes a task in, and tells whether an annotation of it was made or changed since
 // the pass before, in a way that Label Studio announces: the annotations of imported
 // tasks come with these, and an action that copies some leaves the task's time alone.
+// One that is gone leaves no time behind, and may have been moved to another task, which
+// nobody announces: it shows nothing.
 func (n *notes) hear(t *labelstudio.Task, before notes) (changed bool) {
 	for _, a := range t.Annotations {
 		if a.UpdatedAt.After(n.newest) {
@@ -76,7 +73,7 @@ func (h *Hooks) overdue(limit time.Time) (late []ledger.Announced) {
 
 // count counts what passes have found and no delivery told in time.
 func (h *Hooks) count(ctx context.Context) error {
-	late := h.overdue(time.Now().Add(-announceGrace))
+	late := h.overdue(time.Now().Add(-h.every()))
 	if len(late) > 0 {
 		h.known = nil // the webhooks may note it
 	}

@@ -31,9 +31,10 @@ import (
 
 // RunCmd is `reconciler run`: the daemon.
 type RunCmd struct {
-	step     func(string)     // for tests: see reconciler.Options
-	passStep func(string)     // and reconciler.Passes
-	now      func() time.Time // and curation.Options
+	step      func(string)     // for tests: see reconciler.Options
+	passStep  func(string)     // and reconciler.Passes
+	careEvery time.Duration    // and reconciler.Hooks
+	now       func() time.Time // and curation.Options
 }
 
 // Run keeps both sides equal until ctx ends.
@@ -89,6 +90,7 @@ type daemon struct {
 	step              func(string)
 	passStep          func(string)
 	now               func() time.Time
+	careEvery         time.Duration
 
 	studioDatabase *labelstudio.Database // nil: passes read through the API
 }
@@ -98,7 +100,7 @@ type daemon struct {
 func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d *daemon, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: c.step, passStep: c.passStep, now: c.now}
+	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: c.step, passStep: c.passStep, careEvery: c.careEvery, now: c.now}
 	made := d // whatever an error returns in place of it
 	defer func() {
 		if err != nil {
@@ -248,7 +250,7 @@ func (d *daemon) assemble() (err error) {
 	}.Register(d.registry)
 	if cfg.PublicURL != "" {
 		d.hooks = &reconciler.Hooks{Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log,
-			URL: string(cfg.PublicURL), Secret: d.secret.Text, Projects: cfg.LabelStudioProjects}
+			URL: string(cfg.PublicURL), Secret: d.secret.Text, Projects: cfg.LabelStudioProjects, Every: d.careEvery}
 	}
 	d.passes = reconciler.NewPasses(&reconciler.Passes{
 		Ledger: d.ledger, Intake: d.intake, Studio: d.studio, Hooks: d.hooks, Metrics: d.metrics, Log: d.log,

@@ -6,8 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/labelstudio"
@@ -47,6 +52,68 @@ func TestOwnHooks(t *testing.T) {
 	}
 	if n := p.metric(t, "reconciler_webhook_repairs_total"); n != 2 {
 		t.Errorf("%v webhooks were made, want one for each of two projects", n)
+	}
+}
+
+// TestSwallowedDeliveries: where deliveries get lost on the way, which Label Studio neither notices nor tells, the daemon says so from what its passes find,
+// and takes it back when they arrive.
+func TestSwallowedDeliveries(t *testing.T) {
+	t.Parallel()
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	var swallow atomic.Bool
+	var daemon atomic.Pointer[url.URL]
+	way := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if at := daemon.Load(); at != nil && !swallow.Load() {
+			httputil.NewSingleHostReverseProxy(at).ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(way.Close)
+	s.env = append(s.env, "RECONCILER_PUBLIC_URL="+way.URL, careEvery+"=3s")
+	swallow.Store(true)
+	first, second := s.pair("first", "NEUTRAL"), s.pair("second", "NEUTRAL")
+	p := s.start()
+	daemon.Store(&url.URL{Scheme: "http", Host: p.listen})
+	s.wantContact(first, second)
+	s.wantHooked()
+	says := func(broken bool) {
+		t.Helper()
+		s.eventually(func() string {
+			_, ready := p.get(t, "/readyz")
+			if n := p.metric(t, "reconciler_webhooks_broken"); (n == 1) != broken || strings.Contains(ready, "a pass found an annotation that none had told of") != broken {
+				return fmt.Sprintf("%v webhooks are broken; /readyz says %s", n, ready)
+			}
+			return ""
+		})
+	}
+	says(false)
+	// What was annotated before a pass had seen the project shows nothing, so it may take another one.
+	var last time.Time
+	s.eventually(func() string {
+		if time.Since(last) > 10*time.Second {
+			s.annotate(first, true)
+			last = time.Now()
+		}
+		if p.metric(t, "reconciler_webhooks_missed_total") == 0 {
+			return "nothing was missed"
+		}
+		return ""
+	})
+	s.wantResult("first", "VICTORY")
+	says(true)
+	s.wantLog(p, "nothing ever arrived, and a pass found")
+	public := func(c *Config) { c.PublicURL, c.WebhookSecret, c.Listen = BaseURL(way.URL), secret, Address(p.listen) }
+	if e := s.doctor(public); !strings.Contains(e.text, "and it did not arrive") {
+		t.Errorf("doctor says:\n%s", e.text)
+	}
+
+	swallow.Store(false)
+	s.annotate(second, true)
+	s.wantResult("second", "VICTORY")
+	says(false)
+	s.wantLog(p, "works again: Label Studio's webhooks do not arrive")
+	if e := s.doctor(public); !strings.Contains(e.text, "a delivery arrived at "+way.URL) {
+		t.Errorf("doctor says:\n%s", e.text)
 	}
 }
 

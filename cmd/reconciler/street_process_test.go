@@ -174,12 +174,13 @@ const (
 	diePassAt = "STREET_DIE_PASS_AT" // the same of what a pass commits
 	// clockFile names a file that says how far the clock of its sessions is ahead, in hours.
 	clockFile = "STREET_CLOCK"
+	careEvery = "STREET_CARE_EVERY" // makes it look after its webhooks so often
 )
 
 // program is the program itself, for the test binary under the program's name.
 func program() {
-	step, pass, clock := os.Getenv(dieAt), os.Getenv(diePassAt), os.Getenv(clockFile)
-	if step == "" && pass == "" && clock == "" {
+	step, pass, clock, care := os.Getenv(dieAt), os.Getenv(diePassAt), os.Getenv(clockFile), os.Getenv(careEvery)
+	if step == "" && pass == "" && clock == "" && care == "" {
 		main()
 		return
 	}
@@ -206,6 +207,7 @@ func program() {
 			return time.Now().Add(ahead)
 		}
 	}
+	cmds.Run.careEvery, _ = time.ParseDuration(care) // "": as always
 	if err := execute(context.Background(), &cmds, os.Args[1:]); err != nil {
 		report(os.Stderr, err)
 		os.Exit(exitStatus(err))

@@ -210,6 +210,11 @@ func TestIndexTooLarge(t *testing.T) {
 		if f, n := testutil.ToFloat64(m.ICLIndexFresh), testutil.ToFloat64(m.ICLExamples.With(metrics.Served)); f != map[bool]float64{true: 1}[fresh] || n != float64(examples) {
 			t.Errorf("%s: the metrics say fresh %v, examples %v", what, f, n)
 		}
+		x.mu.RLock()
+		defer x.mu.RUnlock()
+		if kept := x.groups != nil; kept != fresh {
+			t.Errorf("%s: that memory holds examples is %v", what, kept)
+		}
 	}
 	tries := r.src.pool.Stat().NewConnsCount()
 	r.eventually(func() bool { return r.src.pool.Stat().NewConnsCount() > tries+5 }) // each listens anew
