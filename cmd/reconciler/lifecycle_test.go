@@ -160,6 +160,20 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestAuditRetention: the daemon forgets what its audit has kept for longer than it is told to.
+func TestAuditRetention(t *testing.T) {
+	t.Parallel()
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	p := s.start()
+	s.wantReady(p)
+	p.stop()
+	s.exec(`INSERT INTO reconciler.audit (at, key, source, reason) SELECT now() - interval '1 day' * days, 'day ' || days, 'wal', 'r' FROM unnest('{29, 31}'::int[]) days`)
+	s.start("RECONCILER_AUDIT_RETENTION=30d")
+	s.zero(`SELECT count(*), min('still there: ' || key) FROM reconciler.audit WHERE key = 'day 31'`)
+	s.zero(`SELECT 1 - count(*), 'gone' FROM reconciler.audit WHERE key = 'day 29'`)
+}
+
 // Two versions of the program run during an upgrade: the one that leads goes on while every table gets what a newer version adds, as migrations
 // do, and one of this version that starts then takes them as they are. That migrations only add is for who writes them.
 func TestNewerTablesAreTaken(t *testing.T) {

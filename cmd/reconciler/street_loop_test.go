@@ -36,9 +36,10 @@ type killLoop struct {
 	rows      sync.RWMutex // whoever edits rows reads; whoever takes PostgreSQL away writes
 	tasks     sync.RWMutex // the same of Label Studio
 
-	edits, killed, lost, undone int
-	tried, overlaps             int // lost updates of Label Studio that were to be brought about, and were
-	conflicts                   int // keys that people edited in two places between two rests
+	edits, killed          int
+	lost, invented, undone int
+	tried, overlaps        int // lost updates of Label Studio that were to be brought about, and were
+	conflicts              int // keys that people edited in two places between two rests
 }
 
 // loopKey is a conquest, its tasks, and what people did to it since it was last at rest.
@@ -48,6 +49,7 @@ type loopKey struct {
 	notes  []int64 // the annotator's, one a task
 	mu     sync.Mutex
 	before bool            // VICTORY at the last rest
+	edited bool            // by anybody, ever
 	said   map[string]bool // by place: what was said there last
 }
 
@@ -94,7 +96,8 @@ func testKillLoop(t *testing.T, side studioSide, real *studio.Real) {
 		}
 	}
 	l.rest()
-	t.Logf("%d edits, %d kills, %d saves over a PATCH of %d tried, %d keys edited in two places at once; lost %d, undone or invented %d", l.edits, l.killed, l.overlaps, l.tried, l.conflicts, l.lost, l.undone)
+	t.Logf("%d edits, %d kills, %d saves over a PATCH of %d tried, %d keys edited in two places at once; lost %d, invented %d, undone %d",
+		l.edits, l.killed, l.overlaps, l.tried, l.conflicts, l.lost, l.invented, l.undone)
 }
 
 func upTo(chance *rand.Rand, d time.Duration) time.Duration {
@@ -490,13 +493,19 @@ func (l *killLoop) judge(k *loopKey) {
 	}
 	switch {
 	case len(k.said) == 0 && gold != k.before:
-		l.undone++
-		l.Errorf("%s became VICTORY: %v, and nobody did that\n%s", k.key, gold, l.trace(k))
+		what := "invented"
+		if k.edited {
+			what = "undone" // there are two values: it is what it was before somebody's edit
+			l.undone++
+		} else {
+			l.invented++
+		}
+		l.Errorf("%s became VICTORY: %v, and nobody did that: %s\n%s", k.key, gold, what, l.trace(k))
 	case len(values) == 1 && !values[gold]:
 		l.lost++
 		l.Errorf("%s is VICTORY: %v (before: %v), and people said %v\n%s", k.key, gold, k.before, k.said, l.trace(k))
 	case len(values) == 2:
 		l.conflicts++
 	}
-	k.before, k.said = gold, map[string]bool{}
+	k.before, k.edited, k.said = gold, k.edited || len(k.said) > 0, map[string]bool{}
 }

@@ -7,21 +7,21 @@ import (
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 )
 
-// Of two daemons one leads. The other takes webhooks, and takes over when the first is killed.
+// Of two daemons one leads. The other takes webhooks, serves pages and their clicks, and takes over when the first is killed.
 func TestTwoDaemons(t *testing.T) {
 	t.Parallel()
 	ls, side := standIn(t)
 	s := newStreet(t, sandbox.Schema{}, side)
 	s.env = append(s.env, shortDeadline, "RECONCILER_DIFF_SCHEDULE=@every 1h") // webhooks and the stream alone
 	tasks := map[string]int64{}
-	for _, key := range []string{"first", "second", "row", "row_meanwhile", "note_meanwhile"} {
+	for _, key := range []string{"first", "second", "row", "click", "row_meanwhile", "note_meanwhile"} {
 		tasks[key] = s.pair(key, "DEFEAT")
 	}
 	sent := countPatches(ls)
 	first := s.start()
 	s.wantLog(first, "msg=leading")
-	second := s.start()
-	s.wantContact(tasks["first"], tasks["second"], tasks["row"])
+	second := s.start("RECONCILER_LOCAL_USER=ana@example.com")
+	s.wantContact(tasks["first"], tasks["second"], tasks["row"], tasks["click"])
 	s.wantReady(second)
 	if _, body := second.get(t, "/readyz"); !strings.Contains(body, `"leader":false`) {
 		t.Errorf("the second daemon says %s", body)
@@ -31,13 +31,19 @@ func TestTwoDaemons(t *testing.T) {
 	s.hook(second) // it alone: what it takes the first one turns
 	s.annotate(tasks["first"], true)
 	s.setResult("VICTORY", "row")
-	s.wantEach(tasks, map[string]bool{"first": true, "row": true})
+	if status, _, text := s.curate(second, "GET", "/conquests/click", ""); status != 200 || !strings.Contains(text, "DEFEAT") {
+		t.Errorf("the page of the second daemon: %d %s", status, text)
+	}
+	if status, _, text := s.curate(second, "POST", starCall(tasks["click"]), `{"is_gold_star": true}`); status != 200 {
+		t.Errorf("a click on the second daemon: %d %s", status, text)
+	}
+	s.wantEach(tasks, map[string]bool{"first": true, "row": true, "click": true})
 	if n := second.metric(t, accepted); n != 1 {
 		t.Errorf("the second daemon took %v webhooks, want 1", n)
 	}
 	s.hook(first) // both are told of everything from now on
 	s.annotate(tasks["second"], true)
-	s.wantEach(tasks, map[string]bool{"first": true, "row": true, "second": true})
+	s.wantEach(tasks, map[string]bool{"first": true, "row": true, "click": true, "second": true})
 	if n := first.metric(t, accepted); n != 1 {
 		t.Errorf("the first daemon took %v webhooks, want 1", n)
 	}
@@ -50,7 +56,7 @@ func TestTwoDaemons(t *testing.T) {
 	s.setResult("VICTORY", "row_meanwhile")
 	s.annotate(tasks["note_meanwhile"], true)
 	s.wantLog(second, "msg=leading")
-	s.wantEach(tasks, map[string]bool{"first": true, "row": true, "second": true, "row_meanwhile": true, "note_meanwhile": true})
+	s.wantEach(tasks, map[string]bool{"first": true, "row": true, "click": true, "second": true, "row_meanwhile": true, "note_meanwhile": true})
 	s.wantEqual()
 	for key, task := range tasks {
 		if n := sent(task); n != 1 {
