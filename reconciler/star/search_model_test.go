@@ -14,7 +14,7 @@ package star
 // have not looked at, and the reverse; an annotation that comes and goes between
 // two looks; an old row that was read before our first PATCH and had a star
 // key; a replaced meta that says another star without our stamp while a PATCH
-// waits for its deadline. Text fields and ratings have no say in a decision.
+// waits for its deadline; a tool that changes a task at the moment at which the row goes, too. Text fields and ratings have no say in a decision.
 type model struct {
 	name     string
 	tasks    int
@@ -25,6 +25,8 @@ type model struct {
 	rows     []Result // those that a person sets; nil: PENDING and VICTORY
 	older    bool     // some tools write is_gold_star
 	mixed    bool     // the second task is starred, the first is not: it says nothing
+	late     bool     // the second task comes to a key that is known, with or without a star
+	looked   bool     // a task goes only once all that it says was looked at: else what was said last goes with it
 	differ   bool     // the two star keys differ at first contact
 	restores side     // a backup of this side is put back
 	known    bool     // starts at rest after first contact, else before it
@@ -65,8 +67,13 @@ func (m *model) starts() []state {
 	} else if begin == nil {
 		begin = []Result{Pending}
 	}
+	lates := []Value{Absent}
+	if m.late {
+		lates = []Value{Absent, Yes}
+	}
 	var all []state
-	for _, result := range begin {
+	for n := range len(begin) * len(lates) {
+		result, late := begin[n/len(lates)], lates[n%len(lates)]
 		s := state{left: m.left, row: row{result: result}, queue: queue{told: m.queued && !m.known}}
 		if result != Pending || m.known || m.begun != Union {
 			s.speak(result == Victory, &s.row.by)
@@ -86,7 +93,12 @@ func (m *model) starts() []state {
 			if m.differ {
 				t.gold, t.isGold = Of(!m.starred), Of(m.starred)
 			}
-			if m.known {
+			if m.late && i == 1 {
+				e.isNew, e.s = true, false
+				if t.gold = late; late == Yes {
+					s.speak(true, &t.by)
+				}
+			} else if m.known {
 				t.by, t.starsBy = s.row.by, s.row.by
 			} else if !m.mixed || i == 1 {
 				s.speak(t.gold == Yes || m.differ, &t.by)

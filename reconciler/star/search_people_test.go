@@ -39,7 +39,7 @@ func (m *model) people(s *state, try tries) {
 		}
 	}
 	if !s.row.gone {
-		try("the row is deleted", 0, func(s *state) bool { return spend(&s.left.rows) && m.dropRow(s) && m.changed(s) })
+		try("the row is deleted", 0, func(s *state) bool { return s.untouched() && spend(&s.left.rows) && m.dropRow(s) && m.changed(s) })
 	}
 	if m.left.clicks > 0 {
 		for _, v := range []bool{false, true} {
@@ -76,7 +76,7 @@ var rowSet = [...]string{"PENDING", "VICTORY", "DEFEAT"}
 // contact what is not there any more has no say.
 func (m *model) unstars(s *state, i int, try tries) {
 	seen := s.tasks[i].stars & s.edges[i].base
-	if s.edges[i].isNew || s.edges[i].unlinked || s.row.gone || !s.hub.known || s.hub.gen != s.row.gen {
+	if !s.met(i) {
 		return
 	}
 	for id := range 6 {
@@ -95,6 +95,22 @@ func (m *model) unstars(s *state, i int, try tries) {
 	}
 }
 
+// met tells whether a task has had its first contact with the row that there is.
+func (s *state) met(i int) bool {
+	return !s.edges[i].isNew && !s.edges[i].unlinked && !s.row.gone && s.hub.known && s.hub.gen == s.row.gen
+}
+
+// lookedAt tells whether all that a task says was looked at, and nobody who read it before that is still at it.
+func (s *state) lookedAt(i int) bool {
+	t := &s.tasks[i]
+	for w := range s.workers {
+		if s.workers[w].step != idle {
+			return false
+		}
+	}
+	return s.met(i) && !t.unseen && t.stars == s.edges[i].base && (Look{Edge: s.edges[i].edge(i), Meta: t.page.meta()}).Shown() == s.edges[i].s
+}
+
 // annotator speaks by an annotation. Who annotates sees the task, so meta as
 // well; who writes meta, which no page shows, sees meta alone.
 func (t *remote) annotator(s *state, star bool) {
@@ -106,10 +122,11 @@ func (t *remote) annotator(s *state, star bool) {
 func (m *model) editMeta(s *state, i int, older bool) bool {
 	t := &s.tasks[i]
 	differ := t.isGold != Absent && t.isGold != t.gold // which one a person sees is his tool's affair
-	if t.tampered || differ || older && t.unseen || !spend(&s.left.edits) {
+	shows := m.shown(s, i)
+	mute := m.late && shows && !s.met(i) // at a first contact a task that shows no star says nothing
+	if t.tampered || differ || mute || older && t.unseen || !spend(&s.left.edits) {
 		return false
 	}
-	shows := m.shown(s, i)
 	if older {
 		t.isGold = Of(!shows)
 	} else {
@@ -132,6 +149,16 @@ func (m *model) copyMeta(s *state, i int) bool {
 		t.stamp = o.stamp
 	}
 	s.speak(t.gold == Yes, &t.by)
+	return true
+}
+
+// untouched tells whether no tool has done something to a task that was not looked at: the memory that would show it goes with the row.
+func (s *state) untouched() bool {
+	for i, t := range s.tasks {
+		if t.tampered || t.other != s.edges[i].other {
+			return false
+		}
+	}
 	return true
 }
 
@@ -220,13 +247,16 @@ func (m *model) tampering(s *state, i int, try tries) {
 		return
 	}
 	try("the task is gone", i, func(s *state) bool {
+		if m.looked && !s.lookedAt(i) {
+			return false
+		}
 		s.tasks[i].gone = spend(&s.left.tasks)
 		return s.tasks[i].gone && m.changed(s)
 	})
 	another := func(p page) func(*state) bool {
 		return func(s *state) bool {
 			t := &s.tasks[i]
-			if t.unseen || t.stars != s.edges[i].base || !spend(&s.left.others) {
+			if t.unseen || t.stars != s.edges[i].base || m.looked && !s.lookedAt(i) || !spend(&s.left.others) {
 				return false // a word that was not looked at goes with its task
 			}
 			*t = remote{other: !t.other, page: p}
@@ -238,7 +268,7 @@ func (m *model) tampering(s *state, i int, try tries) {
 	try("the number is another task now, from an old export", i, another(page{gold: was.gold})) // whose word that was, it does not show
 	try("somebody replaces meta", i, func(s *state) bool {
 		t := &s.tasks[i]
-		if t.unseen || t.page.meta() == (Meta{}) || !spend(&s.left.blobs) {
+		if t.unseen || t.page.meta() == (Meta{}) || !s.met(i) || !spend(&s.left.blobs) {
 			return false
 		}
 		t.page, t.tampered = page{}, true
@@ -246,7 +276,7 @@ func (m *model) tampering(s *state, i int, try tries) {
 	})
 	try("somebody opens the task", i, func(s *state) bool {
 		t := &s.tasks[i]
-		if t.copied || t.gold != Absent && t.stamp == 0 || !spend(&s.left.saves) {
+		if t.copied || (t.gold != Absent || t.isGold != Absent) && t.stamp == 0 || !spend(&s.left.saves) {
 			return false
 		}
 		t.copied, t.copy = true, t.page
@@ -254,7 +284,7 @@ func (m *model) tampering(s *state, i int, try tries) {
 	})
 	try("the old copy is saved over ours", i, func(s *state) bool {
 		t := &s.tasks[i]
-		if !t.copied || t.unseen || t.stamp == 0 || t.stamp == t.copy.stamp {
+		if !t.copied || t.unseen || !s.met(i) || t.stamp == 0 || t.stamp == t.copy.stamp {
 			return false
 		}
 		t.page, t.tampered, t.copied, t.copy = t.copy, true, false, page{}

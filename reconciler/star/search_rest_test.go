@@ -84,7 +84,7 @@ func (m *model) wrong(s state) string {
 	if m.begun == Hold && s.hub.changed && !asked {
 		return "a person was to decide, and nobody has"
 	}
-	if m.tasks == 1 && s.left.clicks < m.left.clicks && s.edges[0].held {
+	if m.tasks == 1 && m.left.rows == 0 && s.left.clicks < m.left.clicks && s.edges[0].held { // with another row a click is an edit of that row alone
 		return "a click did not end the hold"
 	}
 	for i := range m.tasks {

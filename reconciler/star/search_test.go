@@ -61,7 +61,7 @@ func (q *search) add(s *state, from uint32) {
 }
 
 // run searches a model to its end, or to the first fault. What is at rest is
-// judged as it is met; that every state comes to rest, at the end.
+// judged as it is met; that every state comes to rest, and that all happens that may, at the end.
 func (q *search) run() found {
 	for _, s := range q.starts() {
 		q.add(&s, ^uint32(0))
@@ -78,7 +78,26 @@ func (q *search) run() found {
 		}
 		q.each(&s, func(_ step, t state) { q.add(&t, uint32(i)) })
 	}
+	if what := q.unspent(); what != "" {
+		return found{states: len(q.states), fault: "it has no state in which all happened that may: " + what}
+	}
 	return q.rest()
+}
+
+// unspent names what never happens as often as the model lets it: a bound that means nothing.
+func (q *search) unspent() string {
+	least := q.left.counts()
+	for i := range q.states {
+		for n, left := range q.states[i].left.counts() {
+			least[n] = min(least[n], left)
+		}
+	}
+	for n, left := range least {
+		if left > 0 {
+			return budgetNames[n]
+		}
+	}
+	return ""
 }
 
 // rest follows every state to rest. Each is followed by one step, to a state

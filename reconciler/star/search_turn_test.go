@@ -267,7 +267,7 @@ func (m *model) commitEdge(s *state, w int, l Look, o Outcome) {
 		case m.breaks(ackFirst):
 			e.s, e.older, e.last, e.intent = o.Intent.Value, Absent, a, intent{}
 		}
-	} else if l.Sight == Seen && !o.New && t.page == r.page && t.stars == r.stars {
+	} else if l.Sight == Seen && !o.New && t.page == r.page && t.stars == r.stars && t.other == r.other {
 		// The task shows what all agree on: who speaks there from now on has seen it.
 		t.by |= s.row.by
 		t.starsBy |= s.row.by
