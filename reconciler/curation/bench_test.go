@@ -25,8 +25,8 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// open makes the app on a database of its own with so many conquests, each with a task that agrees with it.
-func open(t testing.TB, conquests int) *httptest.Server {
+// open makes the app on a database of its own with so many conquests, each with a task that agrees with it, and what else is executed.
+func open(t testing.TB, conquests int, more ...string) *httptest.Server {
 	t.Helper()
 	ctx, url := t.Context(), pgtest.Database(t, sandbox.Schema{})
 	db, err := pgx.Connect(ctx, url)
@@ -56,6 +56,9 @@ func open(t testing.TB, conquests int) *httptest.Server {
 		FROM generate_series(0, $1) i`, conquests-1)
 	exec(`INSERT INTO reconciler.edge (task_id, key, project, begun, s) SELECT i + 1, 'conquest_' || lpad(i::text, 6, '0'), 1, 'union', i % 5 = 2 FROM generate_series(0, $1) i`, conquests-1)
 	exec(`INSERT INTO reconciler.queue (key, done_gen, priority, source) SELECT id, 1, 1, 'wal' FROM "Conquest"`)
+	for _, sql := range more {
+		exec(sql)
+	}
 	exec(`VACUUM ANALYZE`)
 	examples, err := icl.Open(ctx, url, "reconciler")
 	if err != nil {

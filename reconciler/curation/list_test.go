@@ -5,12 +5,14 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
 
 var (
 	rowKey   = regexp.MustCompile(`<tr data-live="row [^"]*" data-key="([^"]*)"`)
+	counted  = regexp.MustCompile(`data-live="lead">(\d+) conquests? found`)
 	titleOf  = regexp.MustCompile(`<a class="title"[^>]*>([^<]*)</a>`)
 	nextLink = regexp.MustCompile(`<a href="([^"]*)" rel="next"`)
 	prevLink = regexp.MustCompile(`<a href="([^"]*)" rel="prev"`)
@@ -74,6 +76,35 @@ func TestSearch(t *testing.T) {
 	}
 	if len(titles) != 40 || !slices.IsSorted(titles) {
 		t.Errorf("by title: %q", titles)
+	}
+}
+
+// Each filter leaves what it says, alone and with others, and the lead counts that.
+func TestFilters(t *testing.T) {
+	t.Parallel()
+	s := open(t, 70, `UPDATE "Conquest" SET "conquestType" = 'INCIDENT' WHERE id <= 'conquest_000009'`,
+		`UPDATE reconciler.edge SET held = '{"shown": true}' WHERE task_id IN (1, 2)`,
+		`UPDATE reconciler.queue SET want_gen = 2 WHERE key IN ('conquest_000010', 'conquest_000011', 'conquest_000012')`,
+		`UPDATE reconciler.queue SET attempts = 1000 WHERE key = 'conquest_000012'`,
+		`UPDATE reconciler.edge SET missing_since = now() WHERE task_id = 31`, `DELETE FROM reconciler.edge WHERE task_id = 32`)
+	for filter, want := range map[string]int{"result=VICTORY": 14, "type=INCIDENT": 10, "domain=domain3": 10, "philosopher=user7@example.com": 2, "star=yes": 14, "star=no": 56,
+		"sync=held": 2, "sync=syncing": 2, "sync=stuck": 1, "sync=no-task": 2, "sync=synced": 70 - 2 - 3 - 2, "result=VICTORY&domain=domain2": 2, "type=INCIDENT&sync=held&q=analysis": 2} {
+		page := get(t, s.URL+"/?"+filter)
+		found := len(keysOf(page))
+		for next := link(nextLink, page); next != ""; {
+			after := get(t, s.URL+next)
+			found += len(keysOf(after))
+			next = link(nextLink, after)
+		}
+		if found != want {
+			t.Errorf("%s leaves %d conquests, want %d", filter, found, want)
+		}
+		for !counted.MatchString(page) { // it comes when it is there
+			page = get(t, s.URL+"/?"+filter)
+		}
+		if said := counted.FindStringSubmatch(page)[1]; said != strconv.Itoa(want) {
+			t.Errorf("%s: the page says %s, want %d", filter, said, want)
+		}
 	}
 }
 
