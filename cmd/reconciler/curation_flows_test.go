@@ -146,8 +146,10 @@ func chartsFlow(s *street, page func(*testing.T) *tab, key string) {
 	}
 	p.until(`document.querySelectorAll(".chart polyline").length >= 2`) // of the queue and of the oldest
 	p.until(`window.loadedOnce`)
-	p.says("Label Studio")
-	p.says("answers")
+	for _, says := range []string{"answers", "as " + s.side.email, "of WAL kept for us", "Oldest not carried over", "for a person"} {
+		p.until(fmt.Sprintf(`document.querySelector(".tiles").innerText.includes(%q)`, says))
+	}
+	p.until(fmt.Sprintf(`[...document.querySelectorAll("#h-passes + table th[scope=row]")].some(e => e.textContent === "%d")`, s.projects[0]))
 }
 
 // A click on the list stars the conquest, and another person who looks at its page sees it without doing anything; their undo is
@@ -210,7 +212,7 @@ func shortcutsFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.until(`document.body.dataset.page === "edit"`)
 }
 
-// Without scripts: search, star, undo, compare, save.
+// Without scripts: search, star, undo, compare, save, settle.
 func noScriptsFlow(s *street, page func(*testing.T) *tab, key string) {
 	task := s.pair(key, "PENDING")
 	s.wantContact(task)
@@ -233,6 +235,18 @@ func noScriptsFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.until(`document.querySelector("#changes ins").textContent === ", but better"`)
 	p.save("Saved as your annotation in Label Studio.")
 	s.wantCorrection(task, s.side.annotator, "r, but better")
+	held := key + "_held"
+	s.conquest(held, "NEUTRAL")
+	second := s.task(held, s.projects[0], object{"gold_star": true})
+	s.wantSQL(`SELECT jsonb_build_object('held', held->'shown') FROM reconciler.edge WHERE task_id = $1`, object{"held": true}, second)
+	p.open("/held")
+	p.click(fmt.Sprintf(`.case[data-key=%q] button[value="true"]`, held))
+	p.says("Settled: it is a VICTORY")
+	s.wantResult(held, "VICTORY")
+	for _, path := range []string{"/export", "/status", "/help"} {
+		p.open(path)
+		p.until(`document.readyState === "complete" && document.querySelector("main h1") && !document.querySelector(".card .muted")`)
+	}
 }
 
 // save presses Save until the page says that it is saved: under load Label Studio is slower than a page waits, which says so then.
@@ -357,6 +371,7 @@ func conflictFlow(s *street, page func(*testing.T) *tab, key string) {
 // What is held is settled with one click, seen by another person, and can be undone.
 func settleFlow(s *street, page func(*testing.T) *tab, key string) {
 	s.conquest(key, "DEFEAT")
+	s.exec(`UPDATE "Conquest" SET "evaluatedAt" = '2020-02-28 12:00' WHERE id = $1`, key)
 	task := s.task(key, s.projects[0], object{"gold_star": true})
 	s.wantSQL(`SELECT jsonb_build_object('held', held->'shown') FROM reconciler.edge WHERE task_id = $1`, object{"held": true}, task)
 	ana, ben := page(s.T), page(s.T).as(stranger)
@@ -364,6 +379,9 @@ func settleFlow(s *street, page func(*testing.T) *tab, key string) {
 	ben.open("/held")
 	card := fmt.Sprintf(`.case[data-key=%q]`, key)
 	ben.until(fmt.Sprintf(`document.querySelector(%q)`, card))
+	for _, says := range []string{"Defeat", "earlier@example.com, 28 Feb 2020", "well argued", "gold star", fmt.Sprint("task ", task), "held since"} { // what, who and when
+		ana.until(fmt.Sprintf(`document.querySelector(%q).innerText.includes(%q)`, card, says))
+	}
 	ana.click(card + ` button[value="false"]`)
 	ana.says("Settled: it is no VICTORY")
 	gone := fmt.Sprintf(`!document.querySelector(%q)`, card)

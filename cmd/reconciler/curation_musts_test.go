@@ -22,7 +22,7 @@ import (
 
 // musts hold whatever conquests are like, and whoever comes. They are shown with the mouse alone.
 var musts = map[string]func(s *street, page func(*testing.T) *tab, key string){
-	"injection": injectionFlow, "megabyte": megabyteFlow, "right_to_left": rightToLeftFlow, "session": sessionFlow,
+	"injection": injectionFlow, "megabyte": megabyteFlow, "right_to_left": rightToLeftFlow, "session": sessionFlow, "call": callFlow,
 }
 
 // evil is a text that would do something where it is not escaped.
@@ -80,6 +80,19 @@ func injectionFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.harmless("/export?philosopher="+url.QueryEscape(philosopher)+"&format=alpaca", "input[name=philosopher]", ".snippet")
 	p.harmless("/status", ".who")
 	p.harmless("/help", ".who")
+	for _, inline := range []string{`document.body.innerHTML += "<b>"`, `document.createElement("script").text = "document.title = 'owned'"`} { // nor could a mistake of ours
+		if got := p.js(`(() => { try { ` + inline + `; return "taken" } catch (e) { return e.name } })()`); got != "TypeError" {
+			s.Errorf("%s: %s", inline, got)
+		}
+	}
+	resp, err := http.Get(p.base)
+	if err != nil {
+		s.Fatal(err)
+	}
+	resp.Body.Close()
+	if policy := resp.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'; script-src 'self'; style-src 'self';") || strings.Contains(policy, "unsafe") {
+		s.Errorf("the policy is %s", policy)
+	}
 	other := page(s.T)
 	other.open(taskPath(task))
 	other.fill("#text", "of somebody else")
@@ -90,6 +103,23 @@ func injectionFlow(s *street, page func(*testing.T) *tab, key string) {
 	other.says("Not saved: somebody was faster")
 	other.until(`document.querySelector(".conflict b").textContent.includes("onerror") && document.querySelector(".conflict .text").textContent.includes("onerror")`)
 	other.unharmed("a conflict")
+}
+
+// A program's star is a person's click.
+func callFlow(s *street, page func(*testing.T) *tab, key string) {
+	task := s.pair(key, "NEUTRAL")
+	s.wantContact(task)
+	daemon := &process{curation: strings.TrimPrefix(page(s.T).base, "http://")}
+	for _, gold := range []bool{true, false} {
+		status, got, text := s.curate(daemon, "POST", starCall(task), fmt.Sprintf(`{"is_gold_star": %v}`, gold), "X-Forwarded-User", "cleo@example.com")
+		if status != http.StatusOK {
+			s.Fatalf("%d: %s", status, text)
+		}
+		s.has("the answer", got, object{"task_id": task, "gold_star": gold, "aristotle_synced": true})
+		s.wantResult(key, map[bool]string{true: "VICTORY", false: "NEUTRAL"}[gold])
+		s.wantStar(task, gold)
+		s.has("the row", s.row(key), object{"evaluatedBy": "cleo@example.com"})
+	}
 }
 
 // A response of a megabyte is read, corrected, compared and saved as it was written.
