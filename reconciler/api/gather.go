@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
-	"time"
 
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
@@ -15,15 +14,10 @@ import (
 // database busy while the first waits for its disk.
 const maxCommits = 2
 
-// commitPace is how soon one commit may follow another, of as many as run at a time. It
-// is far below what a commit to a disk takes; where that is fast, a commit of one
-// delivery costs the database almost as much as one of ten.
-const commitPace = 2 * time.Millisecond
-
 // gather commits what deliveries link. Those that arrive while others are being
 // committed wait, and then share one commit: so a burst of them costs a commit now and
-// then and not one each, and nobody waits longer than for the commit under way, the
-// pace and the next. Alone, a delivery waits for nothing.
+// then and not one each, and nobody waits longer than for the commit under way and
+// the next. Alone, a delivery waits for nothing.
 type gather struct {
 	commit func(context.Context, []ledger.Link) error
 
@@ -78,12 +72,10 @@ func (g *gather) run() {
 			return
 		}
 		g.mu.Unlock()
-		begun := time.Now()
 		g.commitAll(all)
 		for _, d := range all {
 			close(d.done)
 		}
-		<-time.After(commitPace - time.Since(begun))
 	}
 }
 

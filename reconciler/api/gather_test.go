@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,45 +114,5 @@ func TestGatherPanics(t *testing.T) {
 				t.Errorf("%s: %v", key, got)
 			}
 		}
-		<-time.After(commitPace) // the runners end
-	})
-}
-
-// Many that arrive one after another, faster than one commit may follow another, share commits, and one that comes alone is committed at once.
-func TestGatherPaces(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var commits, linked atomic.Int64
-		g := &gather{commit: func(_ context.Context, links []ledger.Link) error {
-			commits.Add(1)
-			linked.Add(int64(len(links)))
-			return nil
-		}}
-		add := func() (took time.Duration) {
-			start := time.Now()
-			if err := g.add(t.Context(), []ledger.Link{{Task: 1, Key: "k"}}); err != nil {
-				t.Error(err)
-			}
-			return time.Since(start)
-		}
-		const all, paces = 100, 10
-		var burst sync.WaitGroup
-		for range all {
-			burst.Go(func() {
-				if took := add(); took > commitPace {
-					t.Errorf("one took %s", took)
-				}
-			})
-			<-time.After(paces * commitPace / all)
-		}
-		burst.Wait()
-		if commits.Load() > maxCommits*(paces+1) || linked.Load() != all {
-			t.Errorf("%d commits for %d of %d deliveries", commits.Load(), linked.Load(), all)
-		}
-		<-time.After(2 * commitPace)
-		if took := add(); took != 0 {
-			t.Errorf("alone it took %s", took)
-		}
-		<-time.After(commitPace) // its runner ends
 	})
 }
