@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler"
 )
@@ -50,6 +52,10 @@ func runDry(ctx context.Context, cfg *Config, log *slog.Logger) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.serve(ctx, metricsListener, registry) })
 	g.Go(func() error { d.look(ctx); return nil })
+	g.Go(func() error {
+		newNotifier().run(ctx, log, func(time.Time) error { return nil }) // a look has limits of its own
+		return nil
+	})
 	return g.Wait()
 }
 
@@ -58,14 +64,14 @@ func (d *dryRun) serve(ctx context.Context, l net.Listener, registry *prometheus
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("alive\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		var reasons []string
 		switch err := d.last.Load(); {
 		case err == nil:
-			http.Error(w, "the first look is not over", http.StatusServiceUnavailable)
+			reasons = []string{"the first look is not over"}
 		case *err != nil:
-			http.Error(w, plain(*err), http.StatusServiceUnavailable)
-		default:
-			_, _ = w.Write([]byte("a dry run: looking and reporting\n"))
+			reasons = []string{plain(*err)}
 		}
+		answerReady(w, false, reasons, []string{"a dry run: it looks and reports"})
 	})
 	return serve(ctx, l, &http.Server{Handler: mux, ReadHeaderTimeout: lookLimit})
 }
@@ -89,6 +95,7 @@ func (d *dryRun) look(ctx context.Context) {
 			return
 		}
 		d.last.Store(&err)
+		d.up(err)
 		d.metrics.DiffDuration.With(kind).Observe(time.Since(start).Seconds())
 		if err != nil {
 			d.log.WarnContext(ctx, "pass", "pass", kind, "error", plain(err))
@@ -105,10 +112,23 @@ func (d *dryRun) look(ctx context.Context) {
 	}
 }
 
+// up sets the gauges of the two sides by how a look ended.
+func (d *dryRun) up(err error) {
+	var studio *labelstudio.Error
+	switch {
+	case err == nil:
+		d.metrics.DatabaseUp.Set(1)
+		d.metrics.LabelStudioUp.Set(1)
+	case errors.As(err, &studio):
+		d.metrics.LabelStudioUp.Set(0)
+	default:
+		d.metrics.DatabaseUp.Set(0)
+	}
+}
+
 // report logs each difference once until it changes.
 func (d *dryRun) report(ctx context.Context, kind metrics.Pass, r *reconciler.Report) {
 	d.metrics.DiffLastSuccess.With(kind).SetToCurrentTime()
-	d.metrics.LabelStudioUp.Set(1)
 	now := map[string]string{}
 	for _, k := range r.Keys {
 		text := fmt.Sprintf("%s: %s (%s)", k.Class, k.Decision, k.Reason)

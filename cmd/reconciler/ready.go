@@ -36,17 +36,19 @@ type readiness struct {
 // ready says whether this process does its job, and if not, why. One that does not lead is ready when it can take webhooks.
 func (d *daemon) ready(w http.ResponseWriter, r *http.Request) {
 	reasons := d.unready(r.Context())
-	status := http.StatusOK
-	if len(reasons) > 0 {
-		status = http.StatusServiceUnavailable
-	}
 	warnings := []string{} // in spite of which it does its job
 	if d.hooks != nil {
 		warnings = append(warnings, d.hooks.Warnings()...)
 	}
+	answerReady(w, d.leading.Load(), reasons, warnings)
+}
+
+func answerReady(w http.ResponseWriter, leader bool, reasons, warnings []string) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "leader": d.leading.Load(), "reasons": reasons, "warnings": warnings})
+	if len(reasons) > 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"ready": len(reasons) == 0, "leader": leader, "reasons": append([]string{}, reasons...), "warnings": warnings})
 }
 
 // unready is why this process does not do its job; empty: it does.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -158,7 +159,7 @@ func (d *daemon) followPasswords(ctx context.Context, now *Config) error {
 func differing(was, is *Config) (names []string) {
 	old := settings(was)
 	for i, s := range settings(is) {
-		if fmt.Sprint(s.value.Interface()) != fmt.Sprint(old[i].value.Interface()) {
+		if !reflect.DeepEqual(s.value.Interface(), old[i].value.Interface()) { // as text secrets are all the same
 			names = append(names, s.env)
 		}
 	}

@@ -57,9 +57,23 @@ func TestDiff(t *testing.T) {
 	}
 	s.zero(`SELECT count(*), 'something was written: ' || min(relname) FROM pg_class WHERE relnamespace = 'reconciler'::regnamespace`)
 
-	dry := s.spawn("RECONCILER_DRY_RUN=true")
+	socket, heard := manager(t)
+	dry := s.spawn("RECONCILER_DRY_RUN=true", "NOTIFY_SOCKET="+socket)
+	if got := heard(); got != "READY=1" {
+		t.Errorf("the service manager heard %q of a dry run", got)
+	}
 	s.wantLog(dry, "both sides were compared")
 	s.wantLog(dry, `msg="would act" key=starred class=victory_missing`)
+	_, after, _ := strings.Cut(dry.out.String(), " metrics=")
+	dry.metrics, _, _ = strings.Cut(after, "\n")
+	s.eventually(func() string {
+		_, ready := dry.get(t, "/readyz")
+		_, told := dry.get(t, "/metrics")
+		if !strings.Contains(ready, `{"leader":false,"ready":true,"reasons":[],`) || !strings.Contains(told, "reconciler_database_up 1") || !strings.Contains(told, "reconciler_label_studio_up 1") {
+			return ready
+		}
+		return ""
+	})
 	if status := dry.stop(); status != 0 {
 		t.Errorf("a dry run ends with status %d", status)
 	}
