@@ -166,6 +166,7 @@ func New(reg prometheus.Registerer) *Metrics {
 func (m *Metrics) StandBy() {
 	m.Leader.Set(0)
 	m.WebhooksBroken.Set(0)
+	m.OldestDrift.Set(0)
 	for _, class := range Drifts() {
 		m.DriftKeys.With(class).Set(0)
 	}

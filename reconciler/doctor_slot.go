@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/aristotle/reconciler/reconciler/story"
 )
 
 // newSlotPatience bounds the wait of a new slot for the write transactions that are open.
@@ -71,11 +73,11 @@ func (v *visit) slot(ctx context.Context) (fact string, findings []Finding, err 
 	case s.status == "unreserved":
 		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is about to be lost", v.Slot), "It is further behind than max_slot_wal_keep_size allows.", "Start the daemon: reconciler run. Else raise max_slot_wal_keep_size."})
 	case !s.active && s.retained > muchWAL:
-		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is read by nobody and keeps %s of WAL", v.Slot, size(s.retained)), "The disk of Aristotle's PostgreSQL fills.",
+		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is read by nobody and keeps %s of WAL", v.Slot, story.Size(float64(s.retained))), "The disk of Aristotle's PostgreSQL fills.",
 			"Start the daemon: reconciler run. If it is never to run again: reconciler uninstall"})
 	}
 	reader, stranger, err := v.reader(ctx, s)
-	return fmt.Sprintf("%s: %s, %s behind%s; %d free", v.Slot, s.status, size(s.retained), reader, free), append(findings, stranger...), err
+	return fmt.Sprintf("%s: %s, %s behind%s; %d free", v.Slot, s.status, story.Size(float64(s.retained)), reader, free), append(findings, stranger...), err
 }
 
 // because is why a slot was lost, where the version tells.
@@ -227,7 +229,7 @@ func (v *visit) disk(ctx context.Context) (fact string, findings []Finding, err 
 	var name string
 	var kept int64
 	if _, err = pgx.ForEachRow(rows, []any{&name, &kept}, func() error {
-		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q, which is not ours, is read by nobody and keeps %s of WAL", name, size(kept)),
+		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q, which is not ours, is read by nobody and keeps %s of WAL", name, story.Size(float64(kept))),
 			"The disk of Aristotle's PostgreSQL fills, and with it the daemon stops.", "Ask whose it is. If nobody's: SELECT pg_drop_replication_slot('" + name + "')"})
 		return nil
 	}); err != nil {
@@ -239,16 +241,5 @@ func (v *visit) disk(ctx context.Context) (fact string, findings []Finding, err 
 	if err != nil {
 		return "", nil, fmt.Errorf("measure our tables: %w", err)
 	}
-	return "our tables have " + size(ours), findings, nil
-}
-
-// size writes a number of bytes for people.
-func size(n int64) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.1f MB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%d kB", n>>10)
+	return "our tables have " + story.Size(float64(ours)), findings, nil
 }

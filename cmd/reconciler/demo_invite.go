@@ -28,13 +28,13 @@ func (d *demo) addresses() {
 		say("  password", "%s", d.studio.password)
 	}
 	say("  token", "%s", d.studio.token)
-	say("Curation", "http://%s", reachable(d.daemon.curationListener.Addr()))
+	say("Curation", "http://%s", local(Address(d.daemon.curationListener.Addr().String())))
 	say("PostgreSQL", "%s", string(d.cfg.AristotleAdminURL))
-	say("API", "http://%s", reachable(d.daemon.apiListener.Addr()))
+	say("API", "http://%s", local(Address(d.daemon.apiListener.Addr().String())))
 	say("Metrics", "http://%s/metrics", d.metricsAddr())
 }
 
-func (d *demo) metricsAddr() string { return reachable(d.daemon.metricsListener.Addr()) }
+func (d *demo) metricsAddr() string { return local(Address(d.daemon.metricsListener.Addr().String())) }
 
 // requests has a curl for each endpoint that there is.
 func (d *demo) requests() {
@@ -43,13 +43,13 @@ func (d *demo) requests() {
 	d.screen.line("  curl http://%s/healthz", d.metricsAddr())
 	d.screen.line("  curl -s http://%s/metrics | grep ^reconciler_", d.metricsAddr())
 	d.screen.line(`  curl -H 'Authorization: Bearer %s' -d '{"action": "ANNOTATION_UPDATED"}' %s`, string(d.cfg.WebhookSecret), d.webhook())
-	api, gold := reachable(d.daemon.apiListener.Addr()), d.find("VICTORY", 0)
+	api, gold := local(Address(d.daemon.apiListener.Addr().String())), d.find("VICTORY", 0)
 	d.screen.line(`  curl -H 'Content-Type: application/json' -d '{"conquest_id": "%s", "philosopher": "%s", "domain": "%s"}' http://%s/v1/sync/victory-to-gold-star`,
 		gold.ID, gold.Philosopher, gold.Domain, api)
 	d.screen.line("  curl 'http://%s/v1/icl/examples?%s'", api, url.Values{"philosopher": {gold.Philosopher}, "domain": {gold.Domain}}.Encode())
 	d.screen.line("  curl http://%s/openapi.yaml", api)
 	d.screen.line(`  curl -H 'Content-Type: application/json' -d '{"is_gold_star": true}' http://%s/api/tasks/%d/gold-star`,
-		reachable(d.daemon.curationListener.Addr()), d.tasks[gold.ID])
+		local(Address(d.daemon.curationListener.Addr().String())), d.tasks[gold.ID])
 }
 
 // starJSON is an annotation that gives the star, as the label configuration has it.

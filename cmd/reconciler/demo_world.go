@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -90,7 +89,7 @@ func closeConn(conn *pgx.Conn) error {
 func (d *demo) connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
-		return nil, withoutDSN(err)
+		return nil, err
 	}
 	d.stops = append(d.stops, func() error { return closeConn(conn) })
 	return conn, nil
@@ -265,16 +264,7 @@ func (d *demo) startDaemon(ctx context.Context, fail context.CancelCauseFunc) er
 }
 
 func (d *demo) webhook() string {
-	return "http://" + reachable(d.daemon.apiListener.Addr()) + reconciler.HookPath
-}
-
-// reachable is an address to call: a listener on every interface is on loopback, too.
-func reachable(a net.Addr) string {
-	tcp := a.(*net.TCPAddr)
-	if tcp.IP.IsUnspecified() {
-		return string(loopback(uint16(tcp.Port)))
-	}
-	return tcp.String()
+	return "http://" + local(Address(d.daemon.apiListener.Addr().String())) + reconciler.HookPath
 }
 
 // find returns the nth conquest, from 0, that had a result at the start.

@@ -48,7 +48,7 @@ func (c *ExportCmd) Run(ctx context.Context, cfg *Config) error {
 	}
 	src, err := icl.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema))
 	if err != nil {
-		return withoutDSN(err)
+		return err
 	}
 	defer src.Close()
 	sel := icl.Selection{Philosopher: c.Philosopher, Domain: c.Domain, Type: c.ConquestType, Since: c.Since.Time, Until: c.Until.Time, Limit: c.Limit}
@@ -65,9 +65,9 @@ func (c *ExportCmd) Run(ctx context.Context, cfg *Config) error {
 	})
 	switch {
 	case ledger.IsSchemaGone(err):
-		return hinted{withoutDSN(err), "Run `reconciler setup`."}
+		return hinted{err, "Run `reconciler setup`."}
 	case err != nil:
-		return withoutDSN(err)
+		return err
 	}
 	fmt.Fprintf(os.Stderr, "%d examples in %v; left out without a usable prompt or response: %d\n",
 		n.Examples, time.Since(start).Round(time.Millisecond), n.LeftOut)

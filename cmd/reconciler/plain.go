@@ -30,6 +30,12 @@ func plain(err error) string {
 	return text
 }
 
+// quiet is an error that tells itself plainly.
+type quiet struct{ error }
+
+func (e quiet) Error() string { return plain(e.error) }
+func (e quiet) Unwrap() error { return e.error }
+
 // connectReason is why a connection failed, in a sentence.
 func connectReason(err *pgconn.ConnectError) string {
 	at := net.JoinHostPort(err.Config.Host, fmt.Sprint(err.Config.Port))

@@ -166,7 +166,7 @@ func (d *daemon) openCuration(ctx context.Context) (err error) {
 func openLedger(ctx context.Context, cfg *Config, configure ...func(*pgxpool.Config)) (*ledger.Ledger, error) {
 	l, err := ledger.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema), configure...)
 	if err != nil {
-		return nil, hinted{withoutDSN(err), fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
+		return nil, hinted{err, fmt.Sprintf("Check ARISTOTLE_DATABASE_URL (%v), or run `reconciler setup`.", cfg.AristotleDatabaseURL)}
 	}
 	return l, nil
 }
@@ -323,7 +323,7 @@ func (d *daemon) lead(ctx context.Context) error {
 		d.leading.Store(false)
 		d.metrics.StandBy()
 		if err != nil && ctx.Err() == nil {
-			d.failures.Log(ctx, d.log, slog.LevelWarn, msgLead, "", explained(err))
+			d.failures.Log(ctx, d.log, slog.LevelWarn, msgLead, "", quiet{explained(err)})
 		}
 		select {
 		case <-time.After(againAfter):
@@ -339,9 +339,9 @@ const msgLead = "not leading: trying again"
 // explained says what to do about an error of the database, where that is known.
 func explained(err error) error {
 	if ledger.IsSchemaGone(err) && !errors.Is(err, ledger.ErrNoSchema) {
-		return fmt.Errorf("%w: run `reconciler setup`", withoutDSN(err))
+		return fmt.Errorf("%w: run `reconciler setup`", err)
 	}
-	return withoutDSN(err)
+	return err
 }
 
 func (d *daemon) leader(ctx context.Context) error {

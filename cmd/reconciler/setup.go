@@ -158,12 +158,3 @@ func walFinding(level string) error {
 		"Run ALTER SYSTEM SET wal_level = 'logical' and restart PostgreSQL. Managed servers have a switch of their own: " +
 			"rds.logical_replication = 1 on RDS, cloudsql.logical_decoding = on on Cloud SQL, wal_level on Azure."}
 }
-
-// withoutDSN leaves of a connection error the server's or the network's own words. pgconn puts user and database in front,
-// which our message says already.
-func withoutDSN(err error) error {
-	if pg := new(pgconn.PgError); errors.As(err, &pg) {
-		return pg
-	}
-	return err
-}

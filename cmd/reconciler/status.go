@@ -325,20 +325,9 @@ func (s slotStatus) String() string {
 	}
 	limit := ""
 	if s.Safe != nil {
-		limit = fmt.Sprintf(", %s until it is lost", size(*s.Safe))
+		limit = fmt.Sprintf(", %s until it is lost", story.Size(*s.Safe))
 	}
-	return fmt.Sprintf("%s is %s, %s; %s of WAL kept for it, %s not confirmed%s", s.Name, s.Status, reader, size(s.Retained), size(s.Lag), limit)
-}
-
-// size is an amount of bytes as a person reads it.
-func size(bytes float64) string {
-	for _, unit := range []string{"B", "kB", "MB", "GB"} {
-		if bytes < 1024 {
-			return fmt.Sprintf("%.0f %s", bytes, unit)
-		}
-		bytes /= 1024
-	}
-	return fmt.Sprintf("%.1f TB", bytes)
+	return fmt.Sprintf("%s is %s, %s; %s of WAL kept for it, %s not confirmed%s", s.Name, s.Status, reader, story.Size(s.Retained), story.Size(s.Lag), limit)
 }
 
 func (p projectStatus) String() string {

@@ -151,16 +151,20 @@ func (r *removal) lookAtSlot(ctx context.Context) error {
 	return err
 }
 
-// lookAtSchema takes for ours a schema that has our tables, or none.
+// lookAtSchema takes for ours a schema that has our tables, or none, and a publication as setup takes it.
 func (r *removal) lookAtSchema(ctx context.Context) error {
-	var there, ours bool
-	err := r.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
+	var all, there, ours bool
+	err := r.conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND NOT puballtables),
+			EXISTS (SELECT FROM pg_publication WHERE pubname = $1 AND puballtables),
 			EXISTS (SELECT FROM pg_namespace WHERE nspname = $2),
 			NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace($3) AND relkind = 'r')
 			OR to_regclass($3 || '.queue') IS NOT NULL AND to_regclass($3 || '.edge') IS NOT NULL`,
-		string(r.cfg.Publication), string(r.cfg.Schema), ident(string(r.cfg.Schema))).Scan(&r.publication, &there, &ours)
+		string(r.cfg.Publication), string(r.cfg.Schema), ident(string(r.cfg.Schema))).Scan(&r.publication, &all, &there, &ours)
 	if err != nil {
 		return fmt.Errorf("look for publication and schema: %w", err)
+	}
+	if all {
+		r.others = append(r.others, fmt.Sprintf("publication %s: it is FOR ALL TABLES", r.cfg.Publication))
 	}
 	r.schema = there && ours
 	if there && !ours {

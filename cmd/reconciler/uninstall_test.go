@@ -58,6 +58,7 @@ func TestUninstall(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	s.zero(`SELECT count(*), 'the slot is read' FROM pg_replication_slots WHERE active AND slot_name = $1`, string(cfg.Slot))
+	s.zero(`SELECT count(*), 'a session leads' FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
 	for _, answer := range []string{"no\n", "y\n", "\x00"} {
 		said, err := s.uninstall(&cfg, answer)
 		if err == nil || !strings.Contains(err.Error(), "not confirmed") || hooks() != 3 || left() != 3 {
@@ -79,9 +80,10 @@ func TestUninstall(t *testing.T) {
 	if said, err := s.uninstall(&cfg, ""); err != nil || !strings.Contains(said, "nothing to remove") {
 		t.Errorf("again: %v\n%s", err, said)
 	}
-	// A schema that is not ours stays.
+	// What setup would not take for ours stays.
 	s.exec(`CREATE SCHEMA reconciler CREATE TABLE somebodys (id int)`)
-	if said, err := s.uninstall(&cfg, ""); err != nil || !strings.Contains(said, "ours are not among them") || left() != 1 {
-		t.Errorf("a foreign schema: %v\n%s", err, said)
+	s.exec(`CREATE PUBLICATION reconciler FOR ALL TABLES`)
+	if said, err := s.uninstall(&cfg, ""); err != nil || !strings.Contains(said, "ours are not among them") || !strings.Contains(said, "it is FOR ALL TABLES") || left() != 2 {
+		t.Errorf("a foreign schema and publication: %v\n%s", err, said)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/story"
 )
 
 const (
@@ -155,24 +156,14 @@ func (p statusPage) ToStudioAge() string { return age(p.Stats.OldestToStudio) }
 func (p statusPage) ToAristotleAge() string { return age(p.Stats.OldestToAristotle) }
 
 // LagSize is how far behind the stream is.
-func (p statusPage) LagSize() string { return size(p.Slot.Lag) }
+func (p statusPage) LagSize() string { return story.Size(p.Slot.Lag) }
 
 // RetainedSize is what the server keeps for us.
-func (p statusPage) RetainedSize() string { return size(p.Slot.Retained) }
+func (p statusPage) RetainedSize() string { return story.Size(p.Slot.Retained) }
 
 func age(seconds float64) string {
 	if seconds <= 0 {
 		return "nothing"
 	}
 	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
-}
-
-func size(bytes float64) string {
-	for _, unit := range []string{"B", "kB", "MB"} {
-		if bytes < 1000 {
-			return fmt.Sprintf("%.0f %s", bytes, unit)
-		}
-		bytes /= 1000
-	}
-	return fmt.Sprintf("%.1f GB", bytes)
 }
