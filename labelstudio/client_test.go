@@ -322,6 +322,10 @@ func TestWritesTakeTurns(t *testing.T) {
 	if _, err := c.PatchMeta(ctx, task, json.RawMessage(`2`)); !labelstudio.NotDone(err) || labelstudio.Away(err) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the one that waited: %v", err)
 	}
+	late := labelstudio.SentBy(context.WithoutCancel(t.Context()), time.Now().Add(50*time.Millisecond))
+	if _, err := c.PatchMeta(late, task, json.RawMessage(`3`)); !errors.Is(err, labelstudio.ErrLate) || !labelstudio.NotDone(err) || labelstudio.Away(err) {
+		t.Errorf("the one whose turn came too late: %v", err)
+	}
 	if err := <-slow; labelstudio.NotDone(err) || !labelstudio.Away(err) || !strings.Contains(err.Error(), "no answer within 2s") {
 		t.Errorf("the one that was sent: %v", err)
 	}

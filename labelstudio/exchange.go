@@ -128,10 +128,24 @@ func (c *Client) authorized(ctx context.Context, r call) ([]byte, error) {
 	return c.exchange(ctx, r, header)
 }
 
+type sentBy struct{}
+
+// SentBy returns a context with which a request is sent until t, or not at all; then its error is [ErrLate]. It is for a write that puts back
+// what was read: waiting for other writes, and for a token, makes that older.
+func SentBy(ctx context.Context, t time.Time) context.Context {
+	return context.WithValue(ctx, sentBy{}, t)
+}
+
+// ErrLate is the reason of a request that was not sent, since its time by [SentBy] was over.
+var ErrLate = errors.New("it could not be sent in time: others were before it")
+
 // exchange is one HTTP request and its answer, observed once.
 func (c *Client) exchange(ctx context.Context, r call, authorization string) (body []byte, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &Error{Op: r.op, NotSent: true, Err: err}
+	}
+	if by, limited := ctx.Value(sentBy{}).(time.Time); limited && time.Now().After(by) {
+		return nil, &Error{Op: r.op, NotSent: true, Err: ErrLate, own: true}
 	}
 	var sent tracer
 	req, err := c.request(sent.watch(ctx), r, authorization)

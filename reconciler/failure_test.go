@@ -2,9 +2,14 @@ package reconciler_test
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -177,4 +182,44 @@ func TestLastFullPassIsRemembered(t *testing.T) {
 		got := testutil.ToFloat64(r.metrics.DiffLastSuccess.With(metrics.Full))
 		return ended > 0 && got > ended-5 && got < ended+5
 	})
+}
+
+// A PATCH that waits for another write of this process is not sent once what was read for it is too old: it would put back what people
+// have changed meanwhile.
+func TestPatchWaitsTooLong(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	r.contacted()
+	arrived, release := make(chan struct{}), make(chan struct{})
+	var patched atomic.Int64
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if q.Method == http.MethodPatch && strings.HasSuffix(q.URL.Path, fmt.Sprintf("/%d/", r.tasks[1])) {
+			close(arrived)
+			<-release
+		} else if q.Method == http.MethodPatch {
+			patched.Add(1)
+		}
+		return studio.Fault{}
+	})
+	var saving sync.WaitGroup
+	saving.Go(func() {
+		if _, err := r.client.PatchMeta(context.WithoutCancel(t.Context()), r.tasks[1], json.RawMessage(`{}`)); err != nil {
+			t.Error(err)
+		}
+	})
+	<-arrived
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`)
+	r.dirty("c0")
+	claims, err := r.ledger.Claim(t.Context(), 1, 0)
+	if err != nil || len(claims) != 1 {
+		t.Fatal(claims, err)
+	}
+	time.AfterFunc(4*time.Second, func() { close(release) }) // more than the three that a read may be old
+	if err := r.turner(r.client).Turn(t.Context(), claims); err != nil {
+		t.Fatal(err)
+	}
+	saving.Wait()
+	if n := patched.Load(); n != 0 || !r.ask(`SELECT want_gen > done_gen AND NOT EXISTS (SELECT FROM reconciler.edge WHERE intent_value IS NOT NULL) FROM reconciler.queue WHERE key = 'c0'`) {
+		t.Errorf("%d PATCHes on what was read too long ago, and the key is settled or has an intent", n)
+	}
 }

@@ -80,7 +80,11 @@ func (t *Turner) patch(ctx context.Context, w writes, p patch) (*labelstudio.Tas
 		return nil, err
 	}
 	start := time.Now()
-	answer, err := t.tasks.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)
+	ctx = labelstudio.SentBy(context.WithoutCancel(ctx), p.task.at.Add(maxAge)) // it may have to wait for another write
+	answer, err := t.tasks.PatchMeta(ctx, p.task.ID, meta)
+	if errors.Is(err, labelstudio.ErrLate) {
+		return nil, errStale
+	}
 	t.Step("S4")
 	if err == nil {
 		follow(&t.pace.write, time.Since(start))

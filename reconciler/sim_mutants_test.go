@@ -77,9 +77,9 @@ func turnMutants() []turnMutant {
 		{"believe a short page", "look.go", `if _, seen := s.tasks[id]; !seen && s.away == nil {`,
 			`if _, seen := s.tasks[id]; !seen && mutant("believe a short page") { s.missing[id] = true } else if !seen && s.away == nil {`},
 		{"PATCH what was read long ago", "patch.go", `if time.Since(p.task.at) > maxAge ||`, `if time.Since(p.task.at) > maxAge && !mutant("PATCH what was read long ago") ||`},
-		{"retry a PATCH inside the client", "patch.go", `	answer, err := t.tasks.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)`,
-			`	answer, err := t.tasks.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta)
-	if err != nil && mutant("retry a PATCH inside the client") { answer, err = t.tasks.PatchMeta(context.WithoutCancel(ctx), p.task.ID, meta) }`},
+		{"retry a PATCH inside the client", "patch.go", `	answer, err := t.tasks.PatchMeta(ctx, p.task.ID, meta)`,
+			`	answer, err := t.tasks.PatchMeta(ctx, p.task.ID, meta)
+	if err != nil && mutant("retry a PATCH inside the client") { answer, err = t.tasks.PatchMeta(ctx, p.task.ID, meta) }`},
 		{"a PATCH without an answer is a refusal", "patch.go", `if unsent || labelstudio.NotDone(err) {`,
 			`if unsent || labelstudio.NotDone(err) || mutant("a PATCH without an answer is a refusal") {`},
 		{"no stamp", "patch.go", `stamp{Task: p.task.ID, Attempt: p.attempt}`, `stamp{Task: p.task.ID, Attempt: p.attempt, none: mutant("no stamp")}`},
