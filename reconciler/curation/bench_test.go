@@ -25,8 +25,16 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// open makes the app on a database of its own with so many conquests, each with a task that agrees with it, and what else is executed.
+// open serves newApp's app as it is for whoever is on this machine.
 func open(t testing.TB, conquests int, more ...string) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(newApp(t, conquests, func(*Options) {}, more...).routes())
+	t.Cleanup(s.Close)
+	return s
+}
+
+// newApp makes the app on a database of its own with so many conquests, each with a task that agrees with it, and what else is executed.
+func newApp(t testing.TB, conquests int, change func(*Options), more ...string) *App {
 	t.Helper()
 	ctx, url := t.Context(), pgtest.Database(t, sandbox.Schema{})
 	db, err := pgx.Connect(ctx, url)
@@ -69,15 +77,15 @@ func open(t testing.TB, conquests int, more ...string) *httptest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := New(ctx, Options{Ledger: l, Studio: client, Metrics: metrics.New(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
-		Guard: &auth.Guard{Local: "me@localhost"}, Examples: examples, StudioURL: "http://127.0.0.1:1"})
+	o := Options{Ledger: l, Studio: client, Metrics: metrics.New(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler),
+		Guard: &auth.Guard{Local: "me@localhost"}, Examples: examples, StudioURL: "http://127.0.0.1:1"}
+	change(&o)
+	a, err := New(ctx, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.Close)
-	s := httptest.NewServer(a.routes())
-	t.Cleanup(s.Close)
-	return s
+	return a
 }
 
 func get(t testing.TB, url string) string {

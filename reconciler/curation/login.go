@@ -1,11 +1,13 @@
 package curation
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"github.com/aristotle/reconciler/reconciler/auth"
+	"github.com/aristotle/reconciler/reconciler/web"
 )
 
 // loginPage is what the login's template is given.
@@ -22,14 +24,39 @@ type loginPage struct {
 // treble that.
 const maxForm = 16 << 20
 
+// maxStranger bounds the form of somebody who was never known here: it is read, and
+// drawn into a page, for anybody who asks.
+const maxStranger = 64 << 10
+
+// fromStranger reads a form that nobody has to be known for. Only who was known here
+// lately may have written more than maxStranger.
+func (a *App) fromStranger(w http.ResponseWriter, r *http.Request, limit int64) error {
+	known, err := a.sessions.told(r, endedFor)
+	if err != nil {
+		return err
+	}
+	if known == nil {
+		limit = maxStranger
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
+	err = r.ParseForm()
+	var large *http.MaxBytesError
+	switch {
+	case known == nil && errors.As(err, &large):
+		return web.Refuse(http.StatusRequestEntityTooLarge, "Nobody is signed in here, and this is too long to be kept until somebody is. Sign in in another tab, then go back and send it again.")
+	case err != nil:
+		return badForm(err)
+	}
+	return nil
+}
+
 // askWho answers a request of nobody known: with the login page, which leads on to
 // what was asked for.
 func (a *App) askWho(w http.ResponseWriter, r *http.Request) error {
 	page := loginPage{Next: r.URL.RequestURI()}
 	if r.Method != http.MethodGet {
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		if err := r.ParseForm(); err != nil {
-			return badForm(err)
+		if err := a.fromStranger(w, r, maxForm); err != nil {
+			return err
 		}
 		page = loginPage{Next: "/", Resume: r.URL.Path, ResumeBody: r.PostForm.Encode(),
 			Problem: "You are not signed in any more. Sign in, and what you have just sent is taken up again; nothing is lost."}
@@ -55,9 +82,8 @@ type resumePage struct {
 type field struct{ Name, Value string }
 
 func (a *App) login(w http.ResponseWriter, r *http.Request) error {
-	r.Body = http.MaxBytesReader(w, r.Body, 2*maxForm)
-	if err := r.ParseForm(); err != nil {
-		return badForm(err)
+	if err := a.fromStranger(w, r, 2*maxForm); err != nil {
+		return err
 	}
 	page := loginPage{Next: local(r.PostForm.Get("next")), ResumeBody: r.PostForm.Get("resume_body")}
 	if to := r.PostForm.Get("resume"); to != "" {

@@ -101,6 +101,9 @@ const (
 	sessionCookie = "reconciler_curation"
 	// sessionFor is a working day.
 	sessionFor = 12 * time.Hour
+	// endedFor is for how long a session that has ended still tells that somebody was
+	// known here: an editor may stay open over a weekend.
+	endedFor = 7 * 24 * time.Hour
 )
 
 // sessions are signed cookies: nothing of them is stored. A cookie names a token of the
@@ -147,29 +150,39 @@ func (s *sessions) begin(w http.ResponseWriter, r *http.Request, name, mark stri
 	if err != nil {
 		return err
 	}
-	http.SetCookie(w, cookie(r, sessionCookie, payload+"."+signature, sessionFor))
+	http.SetCookie(w, cookie(r, sessionCookie, payload+"."+signature, sessionFor+endedFor))
 	return nil
 }
 
-// caller returns whose session a request carries. An error means that nobody can tell
-// at the moment.
-func (s *sessions) caller(r *http.Request, tokens *auth.Tokens) (auth.Caller, bool, error) {
+// told returns the session that a request carries, one that we have begun: nil where
+// there is none, and for one that ended longer than after ago. An error means that
+// nobody can tell at the moment.
+func (s *sessions) told(r *http.Request, after time.Duration) (*session, error) {
 	c, err := r.Cookie(sessionCookie)
 	if err != nil {
-		return auth.Caller{}, false, nil
+		return nil, nil
 	}
 	payload, given, _ := strings.Cut(c.Value, ".")
 	signature, err := s.sign(r.Context(), payload)
 	if err != nil {
-		return auth.Caller{}, false, err
+		return nil, err
 	}
 	if !hmac.Equal([]byte(given), []byte(signature)) {
-		return auth.Caller{}, false, nil
+		return nil, nil
 	}
 	text, err := base64.RawURLEncoding.DecodeString(payload)
-	var told session
-	if err != nil || json.Unmarshal(text, &told) != nil || s.now().Unix() >= told.Expires {
-		return auth.Caller{}, false, nil
+	told := &session{}
+	if err != nil || json.Unmarshal(text, told) != nil || s.now().Add(-after).Unix() >= told.Expires {
+		return nil, nil
+	}
+	return told, nil
+}
+
+// caller returns whose session a request carries. An error is that of told.
+func (s *sessions) caller(r *http.Request, tokens *auth.Tokens) (auth.Caller, bool, error) {
+	told, err := s.told(r, 0)
+	if told == nil {
+		return auth.Caller{}, false, err
 	}
 	caller, mark, known := tokens.Named(told.Name)
 	if !known || mark != told.Mark {
