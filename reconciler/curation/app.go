@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
@@ -55,8 +56,11 @@ type App struct {
 	watcher  *watcher
 	samples  samples
 	stop     context.CancelFunc
+	exports  *semaphore.Weighted // downloads that are under way
 	studio   prober
 	people   people
+
+	exportLimit time.Duration
 }
 
 // How old the list's counts and what there is to filter by may be.
@@ -70,7 +74,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	a := &App{Options: o, origin: http.NewCrossOriginProtection()}
+	a := &App{Options: o, origin: http.NewCrossOriginProtection(), exports: semaphore.NewWeighted(maxExports), exportLimit: exportLimit}
 	a.counts.fresh, a.facets.fresh = countsFresh, facetsFresh
 	a.sessions.now = o.Now
 	a.sessions.key = func(ctx context.Context) ([]byte, error) { return o.Ledger.Secret(ctx, "session") }

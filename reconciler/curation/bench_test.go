@@ -36,7 +36,7 @@ func open(t testing.TB, conquests int, more ...string) *httptest.Server {
 // newApp makes the app on a database of its own with so many conquests, each with a task that agrees with it, and what else is executed.
 func newApp(t testing.TB, conquests int, change func(*Options), more ...string) *App {
 	t.Helper()
-	ctx, url := t.Context(), pgtest.Database(t, sandbox.Schema{})
+	ctx, url := t.Context(), pgtest.Database(t, sandbox.Schema{Texts: true})
 	db, err := pgx.Connect(ctx, url)
 	if err != nil {
 		t.Fatal(err)

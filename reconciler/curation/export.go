@@ -2,6 +2,7 @@ package curation
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -27,11 +28,7 @@ func readChoice(v url.Values, who Person) (choice, error) {
 	if c.Format == "" {
 		c.Format = icl.ChatML
 	}
-	for own, into := range map[string]*string{who.Philosopher: &c.Philosopher, who.Domain: &c.Domain} {
-		if own != "" {
-			*into = own
-		}
-	}
+	c.Philosopher, c.Domain = cmp.Or(who.Philosopher, c.Philosopher), cmp.Or(who.Domain, c.Domain)
 	switch {
 	case !c.Format.Valid():
 		return choice{}, web.Refuse(http.StatusBadRequest, "There is no such format: choose chatml, alpaca or openai.")
@@ -113,9 +110,14 @@ func snippet(line []byte) string {
 	return b.String()
 }
 
-// writeLimit is how long a reader may take for one piece of a download: all of it is read at
-// one moment, and the database keeps what that moment shows.
-const writeLimit = 20 * time.Second
+// A download is read at one moment, and the database keeps what that moment shows until its
+// end: so there are few at a time, and none is for ever.
+const (
+	maxExports  = 2
+	exportLimit = 15 * time.Minute
+	// writeLimit is how long a reader may take for one piece of it.
+	writeLimit = 20 * time.Second
+)
 
 // download writes what `reconciler export` writes, as it is read. A failure cuts the
 // connection, so that nobody takes half of it for the whole.
@@ -124,8 +126,15 @@ func (a *App) download(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if !a.exports.TryAcquire(1) {
+		return &web.Problem{Status: http.StatusServiceUnavailable, After: 10 * time.Second,
+			Detail: fmt.Sprintf("%d downloads are under way, and more at a time would keep the database from its work. Try again when one has ended.", maxExports)}
+	}
+	defer a.exports.Release(1)
+	ctx, cancel := context.WithTimeout(r.Context(), a.exportLimit)
+	defer cancel()
 	out := &attachment{ResponseWriter: w, name: "gold-stars-" + string(c.Format) + ".jsonl"}
-	_, err = a.Examples.Export(r.Context(), out, icl.Selection{Philosopher: c.Philosopher, Domain: c.Domain, Type: c.Type}, c.Format, nil)
+	_, err = a.Examples.Export(ctx, out, icl.Selection{Philosopher: c.Philosopher, Domain: c.Domain, Type: c.Type}, c.Format, nil)
 	switch {
 	case err == nil:
 		out.begin() // also of nothing

@@ -135,6 +135,7 @@ func (a *App) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var p *web.Problem
 	switch {
 	case errors.As(err, &p):
+		p.RetryAfter(w.Header())
 		page = errorPage{Status: p.Status, Says: p.Detail, Retry: p.Status >= http.StatusInternalServerError}
 	case labelstudio.Away(err):
 		page = errorPage{http.StatusServiceUnavailable, "Label Studio does not answer.", "Try again in a moment. Nothing was changed.", true}

@@ -232,6 +232,30 @@ func TestIndexTooLarge(t *testing.T) {
 	check("it grew", false, 2, 0)
 }
 
+// Readers that are slow, more of them than there are connections, keep nobody from telling what the stream has.
+func TestTellWaitsForNoReader(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Schema{Texts: true})
+	r.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain) VALUES ('R', 'c', 'conquest_analysis', true, 'p', 'd')`)
+	r.exec(`INSERT INTO conquest_prompt VALUES ('P', 'c', '{"prompt": "p"}')`)
+	r.exec(`INSERT INTO conquest_response VALUES ('A', 'c', '{"response": "r"}')`)
+	out, in := io.Pipe() // nobody reads it
+	var all sync.WaitGroup
+	for range 2 * maxConns {
+		all.Go(func() {
+			_, _ = r.src.Export(t.Context(), in, Selection{}, ChatML, func(Exported) { _, _ = in.Write(nil) })
+		})
+	}
+	defer all.Wait()
+	defer out.Close()
+	r.eventually(func() bool { return r.src.pool.Stat().AcquiredConns() == maxConns })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := r.src.Tell(ctx, News{Ratings: []string{"R"}}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // locked is a writer for many.
 type locked struct {
 	mu *sync.Mutex

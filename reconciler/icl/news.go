@@ -102,7 +102,7 @@ func (s *Source) Tell(ctx context.Context, n News, by []uint32) error {
 	}
 	for wait := firstUnseen; ; wait = min(2*wait, maxUnseen) {
 		var told bool
-		err := s.pool.QueryRow(ctx, `SELECT CASE WHEN unseen($1) THEN false
+		err := s.tell.QueryRow(ctx, `SELECT CASE WHEN unseen($1) THEN false
 				ELSE (SELECT count(pg_notify($2, p)::text) > 0 FROM unnest($3::text[]) p) END`, xids, channel(s.schema), payloads).Scan(&told)
 		if err != nil {
 			return fmt.Errorf("tell the replicas of changed examples: %w", err)

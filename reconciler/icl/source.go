@@ -15,6 +15,9 @@ const (
 	// statementTimeout bounds what reads whole tables: the warm-up, and an export.
 	statementTimeout = 2 * time.Minute
 	maxConns         = 6
+	// tellers are the connections that tell what the stream has, which waits for it: no
+	// reader, however many there are and however slow, takes one of them.
+	tellers = 2
 	// maxText is what a turn keeps at most, too. A text that is longer counts as none.
 	maxText = 8 << 20
 	// A page is read in chunks: its texts may have megabytes each, and where none is
@@ -27,6 +30,7 @@ const (
 // for concurrent use.
 type Source struct {
 	pool   *pgxpool.Pool
+	tell   *pgxpool.Pool
 	schema string
 }
 
@@ -45,11 +49,21 @@ func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Co
 	if err != nil {
 		return nil, err
 	}
-	return &Source{pool: pool, schema: schema}, nil
+	conf := pool.Config()
+	conf.MaxConns = tellers
+	tell, err := pgxpool.NewWithConfig(ctx, conf)
+	if err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
+	}
+	return &Source{pool: pool, tell: tell, schema: schema}, nil
 }
 
 // Close waits for what is under way and closes all connections.
-func (s *Source) Close() { s.pool.Close() }
+func (s *Source) Close() {
+	s.pool.Close()
+	s.tell.Close()
+}
 
 // atSQL is a rating's place in time as a number. Not every timestamp is one: what was
 // left out is the oldest, and the infinities stand at the ends.

@@ -39,6 +39,13 @@ func (p *Problem) Error() string {
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
+// RetryAfter says in the header of an answer when to try again, where that is known.
+func (p *Problem) RetryAfter(h http.Header) {
+	if p.After > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(max(1, p.After.Round(time.Second).Seconds()))))
+	}
+}
+
 // Fail answers with err: a [Problem] as it says, anything else as a 500 that shows
 // nothing of it. Whoever calls it has logged err, or need not.
 func Fail(w http.ResponseWriter, err error) {
@@ -46,9 +53,7 @@ func Fail(w http.ResponseWriter, err error) {
 	if !errors.As(err, &p) {
 		p = Refuse(http.StatusInternalServerError, "Something went wrong here; the daemon's log says what. Try again.")
 	}
-	if p.After > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(max(1, p.After.Round(time.Second).Seconds()))))
-	}
+	p.RetryAfter(w.Header())
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="reconciler"`)
 	}
