@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 	"github.com/aristotle/reconciler/reconciler"
 )
@@ -180,9 +181,20 @@ func (a *amid) goOn() {
 	running.Go(func() { _ = p.Run(ctx) })
 	defer running.Wait()
 	defer die()
+	over := -1 // listings of incremental passes, when all was over
 	a.eventually(func() bool {
 		p.Poke()
-		return ctx.Err() != nil || !a.open()
+		n := a.studio.Requests()[labelstudio.OpTasksChanged]
+		switch {
+		case ctx.Err() != nil:
+			return true
+		case a.open():
+			return false
+		case over < 0:
+			over = n
+		}
+		// What is braked must stay so in the process that has braked it: its next incremental pass marks before it lists.
+		return n > over || !a.ask(`SELECT EXISTS (SELECT FROM reconciler.pass WHERE state = 'braked')`)
 	})
 }
 
@@ -350,9 +362,9 @@ func (a *amid) inferred() {
 		SELECT key FROM reconciler.finding WHERE class = 'link_stale' AND NOT explained UNION SELECT key FROM reconciler.edge WHERE missing_since IS NOT NULL) f WHERE key <> ALL ($1)`, left), "")
 	a.want("beyond the brakes", a.text(`SELECT string_agg(concat_ws(' ', id, sets, clears, links), ', ') FROM reconciler.pass
 		WHERE state IN ('marking', 'done') AND greatest(sets, clears, links) > $1 AND released_at IS NULL AND id > 1`, a.brakes.Count), "")
-	if a.blind && !a.turned && a.ask(`SELECT EXISTS (SELECT FROM reconciler.pass WHERE state = 'braked')`) {
-		a.want("dirty of a braked plan", a.text(`SELECT string_agg(q.key, ', ') FROM reconciler.queue q JOIN reconciler.finding f USING (key) JOIN reconciler.pass p ON p.id = f.pass
-			WHERE want_gen > done_gen AND p.state = 'braked' AND f.marked_at IS NULL AND NOT EXISTS (SELECT FROM reconciler.finding o WHERE o.key = q.key AND o.pass <> p.id)`), "")
+	if a.blind && !a.turned {
+		a.want("dirty of a plan that is braked", a.text(`SELECT string_agg(q.key, ', ') FROM reconciler.queue q JOIN reconciler.finding f USING (key) JOIN reconciler.pass p ON p.id = f.pass
+			WHERE want_gen > done_gen AND p.state = 'braked' AND NOT f.explained`), "")
 	}
 }
 
