@@ -17,7 +17,7 @@ import (
 // TestVersions shows on every major that each kind of change arrives as its keys, whatever the table's replica identity and columns.
 func TestVersions(t *testing.T) {
 	t.Parallel()
-	for _, version := range versions() {
+	for _, version := range pgtest.Versions() {
 		t.Run("postgres="+version, func(t *testing.T) {
 			t.Parallel()
 			r := rigAt(t, pgtest.Server(t, sandbox.Options{Version: version}).URL())

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,11 +36,6 @@ type rig struct {
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	return rigAt(t, pgtest.Database(t, sandbox.Schema{Bare: true})).furnish()
-}
-
-// versions are those of the matrix that are supported.
-func versions() []string {
-	return slices.DeleteFunc(pgtest.Versions(), func(v string) bool { return strings.HasPrefix(v, "14.") })
 }
 
 // ownRig works on a server of its own: for tests that stop it, and for those that stop the listener soon after it made its slot, where slots of other

@@ -21,7 +21,7 @@ const DefaultVersion = "17.10.0"
 
 // Versions are the PostgreSQL versions that the project is tested with, one for each supported major, oldest first.
 func Versions() []string {
-	return []string{"14.18.0", "15.18.0", "16.9.0", "17.10.0", "18.4.0"}
+	return []string{"15.18.0", "16.9.0", "17.10.0", "18.4.0"}
 }
 
 // ErrUnavailable marks a machine that cannot get PostgreSQL: no download, or no build for its platform. The error that wraps

@@ -26,17 +26,11 @@ import (
 )
 
 // majors are the PostgreSQL versions of the contract: all of them in CI, the default one elsewhere.
-func majors() (all []string) {
-	versions := pgtest.Versions()
+func majors() []string {
 	if os.Getenv("CI") == "true" {
-		versions = sandbox.Versions()
+		return sandbox.Versions()
 	}
-	for _, v := range versions {
-		if !strings.HasPrefix(v, "14.") { // that the program refuses it, package cdc shows
-			all = append(all, v)
-		}
-	}
-	return all
+	return pgtest.Versions()
 }
 
 // limited is a server with which doctor has nothing to find.
