@@ -18,7 +18,7 @@ const lookLimit = 3 * time.Second
 // nobody who it is.
 func (d *daemon) observer() *http.Server {
 	mux := http.NewServeMux()
-	gather := promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{ErrorLog: logPrinter{d}})
+	gather := promhttp.HandlerFor(d.registry, promhttp.HandlerOpts{ErrorLog: logPrinter{d}, DisableCompression: true}) // which keeps a megabyte for each scraper
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		d.measure(r.Context())
 		gather.ServeHTTP(w, r)
