@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// connectTimeout covers name, TCP, TLS and login; a URL may set its own by connect_timeout.
-	connectTimeout = 10 * time.Second
+	// connectTimeout covers name, TCP, TLS and login at one host; a URL may set its own by connect_timeout. A host that has lost its
+	// power refuses nothing, and the next one of the URL must have its turn.
+	connectTimeout = 5 * time.Second
 	// peerTimeout is how long sent bytes may stay unacknowledged before the system gives the connection up.
 	peerTimeout = 30 * time.Second
 	// closeTimeout is how long a connection may take to say goodbye.

@@ -36,6 +36,7 @@ func plainConnection(ctx context.Context, url string) (*pgx.Conn, error) {
 		}
 	}
 	conf.DefaultQueryExecMode = pgx.QueryExecModeExec
+	conf.ConnectTimeout = cmp.Or(conf.ConnectTimeout, ledger.ConnectTimeout)
 	return pgx.ConnectConfig(ctx, conf)
 }
 

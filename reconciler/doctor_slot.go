@@ -179,7 +179,11 @@ func (v *visit) failover(ctx context.Context) (fact string, findings []Finding, 
 		}
 		seen[at] = true
 		found, standby, err := v.standby(ctx, s, at, host)
-		if err != nil {
+		var nobody *pgconn.ConnectError
+		if errors.As(err, &nobody) && ctx.Err() == nil {
+			found = []Finding{{Warning, at + " cannot be reached: " + serverWords(err), "Nothing can fail over to it, and each connection that tries it first loses time.",
+				"Start it as a standby, or take it out of ARISTOTLE_DATABASE_URL and ARISTOTLE_REPLICATION_URL."}}
+		} else if err != nil {
 			return "", findings, fmt.Errorf("look at %s: %w", at, err)
 		}
 		if standby {

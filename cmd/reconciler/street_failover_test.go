@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"syscall"
@@ -135,6 +136,10 @@ func (f *failover) over(slots float64) {
 	if n := strings.Count(p.out.String(), "making a new slot") - said; float64(n) != slots {
 		f.Errorf("%d lines of it, want %v", n, slots)
 	}
+	dead := fmt.Sprintf("127.0.0.1:%d cannot be reached: ", f.primary.Port())
+	if e := f.doctor(nil); e.status != 1 || len(e.findings()) != 1 || !strings.Contains(e.findings()[0], dead) {
+		f.Errorf("doctor does not name the dead host alone:\n%s", e.text)
+	}
 	f.zero(`SELECT abs(count(*) - $1), 'full passes: ' || count(*) FROM reconciler.pass WHERE kind = 'full'`, had+int(slots))
 }
 
@@ -143,4 +148,31 @@ func (f *failover) signal(p *process, sig syscall.Signal) {
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		f.Fatal(err)
 	}
+}
+
+// TestDeadHostFirst: of two hosts in the URLs the first is a machine that has lost its power, as after a failover: nothing answers, and nothing refuses
+// either. The daemon starts, and doctor names that host.
+func TestDeadHostFirst(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	for name, dsn := range map[string]*DSN{"ARISTOTLE_DATABASE_URL": &s.cfg.AristotleDatabaseURL, "ARISTOTLE_REPLICATION_URL": &s.cfg.AristotleReplicationURL} {
+		*dsn = DSN(strings.Replace(string(*dsn), "@", "@"+silent.Addr().String()+",", 1))
+		s.env = append(s.env, name+"="+string(*dsn))
+	}
+	if e := s.doctor(nil); e.status != 1 || len(e.findings()) != 1 || !strings.Contains(e.findings()[0], silent.Addr().String()+" cannot be reached: ") {
+		t.Error(e.text)
+	}
+	tasks := map[string]int64{"row": s.pair("row", "DEFEAT"), "note": s.pair("note", "NEUTRAL")}
+	p := s.start()
+	s.wantContact(tasks["row"], tasks["note"])
+	s.setResult("VICTORY", "row")
+	s.annotate(tasks["note"], true)
+	s.wantEach(tasks, map[string]bool{"row": true, "note": true})
+	s.wantReady(p)
 }

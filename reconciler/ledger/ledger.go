@@ -82,6 +82,10 @@ func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Co
 	return &Ledger{pool: pool, schema: schema}, nil
 }
 
+// ConnectTimeout bounds a login at one host of a URL that sets no connect_timeout: a host that has lost its power refuses nothing, and the
+// next one must have its turn.
+const ConnectTimeout = 5 * time.Second
+
 // NewPool returns connections to Aristotle's database as the ordinary role, made when they are asked for: our tables go by their
 // bare names, times are UTC. settings are those of each session, application_name only where the URL has none.
 func NewPool(ctx context.Context, url, schema string, settings map[string]string, configure ...func(*pgxpool.Config)) (*pgxpool.Pool, error) {
@@ -89,6 +93,7 @@ func NewPool(ctx context.Context, url, schema string, settings map[string]string
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
 	}
+	conf.ConnConfig.ConnectTimeout = cmp.Or(conf.ConnConfig.ConnectTimeout, ConnectTimeout)
 	session := conf.ConnConfig.RuntimeParams
 	name := cmp.Or(session["application_name"], settings["application_name"])
 	maps.Copy(session, settings)
