@@ -122,15 +122,23 @@ func (p *Passes) run(ctx context.Context, pass ledger.Pass) error {
 	return errors.Join(p.planned(ctx, pass, read, found), failed)
 }
 
-// read is the first half: every task of the projects. It returns which were read. One
-// that cannot be read keeps no other from it: it has a pass of its own later.
+// read is the first half: every task of the projects. It returns which were read, also
+// before a restart. One that cannot be read keeps no other from it: it has a pass of its
+// own later.
 func (p *Passes) read(ctx context.Context, pass ledger.Pass) (read []int64, failed, err error) {
+	if pass.State != ledger.PassReading {
+		return pass.Read, nil, nil
+	}
 	ids, err := p.scope(ctx, pass)
-	if err != nil || pass.State != ledger.PassReading {
-		return ids, nil, err
+	if err != nil {
+		return nil, nil, err
 	}
 	start, tasks := time.Now(), pass.Tasks
+	read = pass.Read
 	for _, project := range ids {
+		if slices.Contains(pass.Read, project) {
+			continue
+		}
 		err := p.readProject(ctx, pass, project, &tasks)
 		switch {
 		case err == nil:
@@ -147,10 +155,7 @@ func (p *Passes) read(ctx context.Context, pass ledger.Pass) (read []int64, fail
 
 func (p *Passes) readProject(ctx context.Context, pass ledger.Pass, project int64, tasks *int64) error {
 	after := int64(0)
-	switch {
-	case project < pass.Project:
-		return nil // read before a restart
-	case project == pass.Project:
+	if project == pass.Project { // before a restart
 		after = pass.Task
 	}
 	s := p.survey()
@@ -167,7 +172,10 @@ func (p *Passes) readProject(ctx context.Context, pass ledger.Pass, project int6
 			return err
 		}
 	}
-	return p.distrust(ctx, s, pass, project)
+	if err := p.distrust(ctx, s, pass, project); err != nil {
+		return err
+	}
+	return p.Ledger.EndProject(ctx, pass.ID, p.runner, project)
 }
 
 // lastTask is what a page covers that ends a project.

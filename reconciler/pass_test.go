@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -164,6 +165,61 @@ func (r *rig) drift() {
 		if op != labelstudio.OpTasksAfter && op != labelstudio.OpTasksChanged && op != labelstudio.OpProjects && op != "" && now[op] > n+2 {
 			r.Errorf("%d requests %s of passes that found nothing", now[op]-n, op)
 		}
+	}
+}
+
+// TestUnreadStaysUnread: a project that cannot be read is not taken for read by whoever goes on with the pass, in whichever half that is: once it can be,
+// its tasks are linked with the choice for a first contact.
+func TestUnreadStaysUnread(t *testing.T) {
+	t.Parallel()
+	for _, ends := range []string{"page", "found"} {
+		t.Run(ends, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 3, studio.Delays{})
+			second := r.studio.AddProject("second")
+			for range 25 {
+				r.studio.AddTask(second, map[string]any{"conquest_id": "c0"}, nil)
+			}
+			r.studio.Faults(func(q *http.Request) studio.Fault {
+				if q.URL.Path == "/api/tasks/" && q.URL.Query().Get("project") == fmt.Sprint(r.project) {
+					return studio.Fault{Kind: studio.FaultShort}
+				}
+				return studio.Fault{}
+			})
+			passes := func(step func(string)) *reconciler.Passes {
+				return r.passes(func(p *reconciler.Passes) {
+					p.Initial, p.Projects, p.Retry, p.Step = "hold", []int64{r.project, second}, time.Hour, step
+				})
+			}
+			if err := r.ledger.WantFull(t.Context(), "a test", nil); err != nil {
+				t.Fatal(err)
+			}
+			ctx, end := context.WithCancel(t.Context())
+			defer end()
+			ended := false
+			if err := passes(func(name string) {
+				if name == ends {
+					ended = true
+					end()
+				}
+			}).Run(ctx); err != nil || !ended {
+				t.Fatalf("it ended there: %v, %v", ended, err)
+			}
+
+			ctx, end = context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			defer running.Wait()
+			defer end()
+			running.Go(func() { _ = passes(nil).Run(ctx) })
+			r.eventually(func() bool { return r.ask(`SELECT EXISTS (SELECT FROM reconciler.project)`) })
+			end()
+			running.Wait()
+			r.want("read", r.text(`SELECT string_agg(id::text, ', ') FROM reconciler.project`), fmt.Sprint(second))
+
+			r.studio.Faults(nil)
+			r.pass(passes(nil))
+			r.want("linked", r.text(`SELECT string_agg(DISTINCT project || ' ' || begun, ', ') FROM reconciler.edge`), fmt.Sprintf("%d hold, %d hold", r.project, second))
+		})
 	}
 }
 

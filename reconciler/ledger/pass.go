@@ -37,6 +37,7 @@ type Pass struct {
 	EndedAt  *time.Time
 	Project  int64 // reading has got to this task of this project
 	Task     int64
+	Read     []int64 // projects that were read to their end
 	Key      string  // comparing has got to this key
 	Tasks    int64   // read so far
 	Plan     *string // hash of what it would change; nil: not known yet, or nothing
@@ -61,10 +62,10 @@ func (t *Tally) Add(o Tally) {
 // ErrOvertaken says that another process has gone on with a pass.
 var ErrOvertaken = errors.New("another process has taken this pass over")
 
-const passColumns = `id, kind, state, why, projects, asked_at, began_at, ended_at, project, task, key, tasks, plan, sets, clears, links, brake, released_at, released_by`
+const passColumns = `id, kind, state, why, projects, asked_at, began_at, ended_at, project, task, read, key, tasks, plan, sets, clears, links, brake, released_at, released_by`
 
 func (p *Pass) fields() []any {
-	return []any{&p.ID, &p.Kind, &p.State, &p.Why, &p.Projects, &p.AskedAt, &p.BeganAt, &p.EndedAt, &p.Project, &p.Task, &p.Key, &p.Tasks, &p.Plan,
+	return []any{&p.ID, &p.Kind, &p.State, &p.Why, &p.Projects, &p.AskedAt, &p.BeganAt, &p.EndedAt, &p.Project, &p.Task, &p.Read, &p.Key, &p.Tasks, &p.Plan,
 		&p.Sets, &p.Clears, &p.Links, &p.Brake, &p.ReleasedAt, &p.ReleasedBy}
 }
 
@@ -233,7 +234,12 @@ func (l *Ledger) transact(ctx context.Context, b *pgx.Batch) error {
 	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error { return tx.SendBatch(ctx, b).Close() })
 }
 
-// EndReading notes that a pass has read all tasks.
+// EndProject notes that a pass has read all tasks of a project.
+func (l *Ledger) EndProject(ctx context.Context, pass int64, runner string, project int64) error {
+	return l.step(ctx, &pgx.Batch{}, pass, `read = read || $3::bigint`, runner, project)
+}
+
+// EndReading notes that a pass has read all tasks that it could.
 func (l *Ledger) EndReading(ctx context.Context, pass int64, runner string) error {
 	return l.step(ctx, &pgx.Batch{}, pass, `state = 'comparing'`, runner)
 }
