@@ -362,7 +362,17 @@ func conflictFlow(s *street, page func(*testing.T) *tab, key string) {
 	ben.until(`document.querySelector("#text").value === "the text of Ben"`)
 	ben.until(`document.querySelector("#changes del").textContent === "Ana" && document.querySelector("#changes ins").textContent === "Ben"`)
 	ben.accessible("a conflict")
-	ben.fill("#text", "the text of Ana and Ben")
+	const theirs = `document.querySelector("#changes h2").textContent === "From their text to yours" && document.querySelector("#changes ins")?.textContent === %q`
+	ben.fill("#text", "the text of Ana and Ben") // it stays the difference from hers as he writes
+	ben.until(fmt.Sprintf(theirs, " and Ben"))
+	if !ben.keys { // without scripts, too, with her text beside it
+		ben.scripts(false)
+		ben.fill("#text", "the text of Ana or Ben")
+		ben.click(`button[value="compare"]`)
+		ben.until(fmt.Sprintf(theirs, " or Ben") + ` && document.querySelector(".conflict .text").textContent === "the text of Ana"`)
+		ben.scripts(true)
+		ben.fill("#text", "the text of Ana and Ben")
+	}
 	ben.save("Saved in Label Studio with your name")
 	s.wantCorrection(task, s.side.annotator, "the text of Ana")
 	s.wantCorrection(task, s.side.email, "the text of Ana and Ben")

@@ -181,13 +181,11 @@ func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
 	p.Base, _ = strconv.ParseInt(r.PostForm.Get("base"), 10, 64) // 0 for none
 	p.Changes, p.Sent = compare(p.Response, p.Text), true
 	if r.PostForm.Get("do") == "compare" {
-		if !byScript(r) { // which takes nothing of the page but the changes
-			_ = a.studio.ask(r.Context(), func(ctx context.Context) (err error) { // the page says it at the latest when it has saved
-				p.Writer, err = a.people.writer(ctx, who.Email)
-				return err
-			})
+		status := http.StatusOK
+		if p.Conflict = r.PostForm.Has("conflict"); p.Conflict || !byScript(r) { // which takes nothing of the page but the changes
+			status = a.compareAgain(r.Context(), p, who)
 		}
-		return a.render(w, r, http.StatusOK, "edit", "Correct the response", p)
+		return a.render(w, r, status, "edit", "Correct the response", p)
 	}
 	status, err := a.save(r.Context(), p, who)
 	if err != nil {
@@ -203,6 +201,29 @@ func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
 	setFlash(w, r, flash{Says: says, Task: id})
 	http.Redirect(w, r, conquestURL(p.Conquest.ID), http.StatusSeeOther)
 	return nil
+}
+
+// compareAgain is for a page that saves nothing. In a conflict it shows what differs from
+// the other's text, as the page did that told of it.
+func (a *App) compareAgain(ctx context.Context, p *editPage, who Person) (status int) {
+	err := a.studio.ask(ctx, func(ctx context.Context) error { return a.meet(ctx, p, who) })
+	switch {
+	case !p.Conflict: // where nobody answers the page says so at the latest when it has saved
+	case err != nil:
+		p.Problem = studioAway + " Nothing is lost: your text is still here. Compare it with theirs in a moment."
+		return http.StatusServiceUnavailable
+	case p.Newest == nil: // it was taken away meanwhile
+		p.Conflict = false
+	default:
+		p.differ()
+	}
+	return http.StatusOK
+}
+
+// differ makes it a conflict with the newest correction: the page compares with it, and
+// what is saved next began from it.
+func (p *editPage) differ() {
+	p.Conflict, p.Base, p.Changes = true, p.Newest.ID, compare(p.Newest.Response, p.Text)
 }
 
 // save tries to save what is in the editor. Where it does not the page says why, and
@@ -230,7 +251,7 @@ func (a *App) save(ctx context.Context, p *editPage, who Person) (status int, er
 		if n.Response == p.Text && strings.EqualFold(n.By, who.Email) { // saved before, its answer was lost
 			return http.StatusCreated, a.edited(ctx, p)
 		}
-		p.Conflict, p.Base, p.Changes = true, n.ID, compare(n.Response, p.Text)
+		p.differ()
 		return http.StatusConflict, nil
 	}
 	if p.Newest != nil && p.Newest.Response == p.Text || p.Newest == nil && p.Response == p.Text {
