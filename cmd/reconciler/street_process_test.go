@@ -75,12 +75,15 @@ func (s *street) wantLog(p *process, text string) {
 // spawn runs the daemon, and waits for nothing. Later settings replace earlier ones.
 func (s *street) spawn(env ...string) *process {
 	s.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		s.Fatal(err)
+	program := s.program
+	if program == "" {
+		var err error
+		if program, err = os.Executable(); err != nil {
+			s.Fatal(err)
+		}
 	}
 	link := filepath.Join(s.TempDir(), "reconciler")
-	if err := os.Symlink(self, link); err != nil {
+	if err := os.Symlink(program, link); err != nil {
 		s.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(link, "run"), gone: make(chan struct{})}

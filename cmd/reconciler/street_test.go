@@ -41,6 +41,7 @@ type street struct {
 	studio   *labelstudio.Client // as the annotator
 	projects []int64
 	env      []string // of a daemon that runs as a process
+	program  string   // of such a daemon, "" for this test binary
 }
 
 const secret = "street-secret"
