@@ -45,7 +45,7 @@ func TestBrakes(t *testing.T) {
 		"rows restored": {func(r *rig) {
 			r.exec(`UPDATE "Conquest" SET result = 'PENDING' WHERE id IN (SELECT 'c' || i FROM generate_series(1, $1::int) i)`, many)
 		}, "take the star from 30", 0, 0},
-		"tasks restored": {func(r *rig) {
+		"stars lost to an import": {func(r *rig) {
 			for _, task := range r.tasks[:many] {
 				r.studio.SetMeta(task, map[string]any{"source": "import"})
 			}
@@ -99,6 +99,58 @@ func (r *rig) releases(most int) {
 	}
 	r.pass(r.passes(nil))
 	r.want("dirty", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen`), fmt.Sprint(n))
+}
+
+// TestRestored: Label Studio is put back to before our stars. Its tasks are older then than
+// what we know of them: a look and a full pass see it all the same.
+func TestRestored(t *testing.T) {
+	t.Parallel()
+	const n = 30
+	r := newRig(t, n, studio.Delays{})
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+	restore := r.studio.Backup()
+	r.contacted()
+	r.exec(`UPDATE reconciler.queue SET tried_at = tried_at - interval '1 hour'`) // nobody restores within a minute
+	restore()
+	d := reconciler.Differ{Ledger: r.ledger, Studio: r.client, Projects: []int64{r.project}, Initial: "union", Brakes: reconciler.Brakes{Count: 20, Share: 0.1}, Log: slog.New(slog.DiscardHandler)}
+	report, err := d.All(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.want("different", fmt.Sprint(report.Counts["star_missing"]), fmt.Sprint(n))
+	written := r.written()
+	r.full(r.passes(nil))
+	r.want("written by the pass", r.written(), written)
+	r.want("braked", r.text(`SELECT string_agg(sets::text, ', ') FROM reconciler.pass WHERE state = 'braked' AND kind = 'full'`), fmt.Sprint(n))
+	r.releases(n)
+	r.turnAll(r.turner(r.client))
+	r.atRest()
+}
+
+// TestTurnDuringAPass: what a page showed and a turn has changed since is no drift.
+func TestTurnDuringAPass(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, studio.Delays{})
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+	r.contacted()
+	r.studio.SetMeta(r.tasks[0], map[string]any{"source": "import"}) // without its star, which the turn puts back
+	turned := false
+	r.full(r.passes(func(p *reconciler.Passes) {
+		p.Step = func(name string) {
+			switch {
+			case name == "page" && !turned:
+				turned = true
+				r.dirty("c0")
+				r.turnAll(r.turner(r.client))
+			case name == "found":
+				r.want("found", r.text(`SELECT string_agg(concat_ws(' ', key, class), ', ') FROM reconciler.finding`), "")
+			}
+		}
+	}))
+	if !turned {
+		t.Error("no page was read")
+	}
+	r.atRest()
 }
 
 // TestBrakedChanges: an incremental pass that is braked lets first contacts go on, in the same pass and later. It notes and tells its plan

@@ -114,12 +114,15 @@ func (c *compared) see(glimpses map[int64]*glimpse, ours func(int64) bool) (edge
 	return edges, looks
 }
 
-// outdated tells whether a turn has read a task later than it was seen.
+// outdated tells whether a turn has read a task later than it was seen. A task that is
+// older than its edge and that no turn can have been at since was put back: somebody
+// restored Label Studio.
 func outdated(e ledger.Edge, g *glimpse, q ledger.Working) bool {
 	if g.Absent {
 		return e.MissingSince != nil || q.TriedAt != nil && q.TriedAt.After(g.At)
 	}
-	return e.TaskUpdatedAt != nil && e.TaskUpdatedAt.After(g.UpdatedAt)
+	return e.TaskUpdatedAt != nil && e.TaskUpdatedAt.After(g.UpdatedAt) &&
+		q.TriedAt != nil && q.TriedAt.Add(ledger.Lease).After(g.At)
 }
 
 // stale notes that a link does not hold.

@@ -274,6 +274,23 @@ func (s *StandIn) SetMeta(taskID int64, meta any) bool {
 	return t != nil
 }
 
+// Backup returns what puts the tasks that are there now back as they are, their times too: Label Studio was restored.
+func (s *StandIn) Backup() (restore func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := map[*task]task{}
+	for _, t := range s.tasks {
+		was[t] = *t
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for t, before := range was {
+			t.meta, t.updated = before.meta, before.updated
+		}
+	}
+}
+
 // DeleteTask deletes a task and announces it. It reports whether there was such a task.
 func (s *StandIn) DeleteTask(id int64) bool {
 	s.mu.Lock()
