@@ -129,6 +129,23 @@ func TestService(t *testing.T) {
 	}
 }
 
+// Where a process may have so much memory and no more, the examples take a quarter of it at most, and the collector knows.
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"kubernetes/reconciler.yaml", "reconciler.service"} {
+		text, mib := read(t, path), map[string]int{}
+		for what, pattern := range map[string]string{"limit": `(?:limits: \{memory: |MemoryMax=)(\d+)Mi?`, "collector": `GOMEMLIMIT(?:, value: |=)(\d+)MiB`,
+			"examples": `(?i)icl_memory(?:: |=)(\d+)MiB`} {
+			if m := regexp.MustCompile(pattern).FindStringSubmatch(text); m != nil {
+				mib[what], _ = strconv.Atoi(m[1]) // digits
+			}
+		}
+		if mib["examples"] == 0 || mib["examples"]*4 > mib["limit"] || mib["collector"] == 0 || mib["collector"] >= mib["limit"] {
+			t.Errorf("%s: %v MiB", path, mib)
+		}
+	}
+}
+
 // The tables that compose.yaml makes are those that all tests use.
 func TestTables(t *testing.T) {
 	t.Parallel()

@@ -60,6 +60,29 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// What is counted of an example is all of it, also what only one format shows.
+func TestSize(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 10_000)
+	turns, err := json.Marshal([]Message{{"user", long}, {"assistant", "a"}, {"user", "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		rating Rating
+		texts  texts
+		want   int64
+	}{
+		"a prompt":       {Rating{}, texts{prompts: []prompt{{long, ""}}, responses: []string{"r"}}, 10_000},
+		"a conversation": {Rating{}, texts{tasks: []taskText{{messages: string(turns), response: "r"}}}, 20_000},
+		"its names":      {Rating{Philosopher: long, Domain: long, Type: long}, texts{}, 30_000},
+	} {
+		if got := example(c.rating, c.texts).size(); got < c.want || got > c.want+3000 {
+			t.Errorf("%s: %d bytes, want %d and little more", name, got, c.want)
+		}
+	}
+}
+
 // Whatever the texts hold, every format is one line of JSON that gives them back.
 func FuzzExample(f *testing.F) {
 	f.Add("p", "r", "s")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,14 +26,12 @@ type Exported struct {
 	LeftOut  int // gold stars without a usable text
 }
 
-const (
-	exportRatings = 10_000 // that are read at once: each time all of them are sorted
-	exportTexts   = 250    // conquests whose texts are in memory at once
-)
+// exportRatings are read at once: each time all of them are sorted.
+const exportRatings = 10_000
 
 // Export writes the examples of a selection as JSON Lines, newest first, as they all
 // were at one moment. It holds a few of them in memory at a time. progress, if there
-// is one, is told now and then how far it is.
+// is one, is told after each how far it is.
 func (s *Source) Export(ctx context.Context, w io.Writer, sel Selection, f Format, progress func(Exported)) (n Exported, err error) {
 	out := bufio.NewWriterSize(w, 64<<10)
 	moment := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
@@ -45,18 +42,15 @@ func (s *Source) Export(ctx context.Context, w io.Writer, sel Selection, f Forma
 			if err != nil {
 				return fmt.Errorf("read gold ratings: %w", err)
 			}
-			for part := range slices.Chunk(ratings, exportTexts) {
-				all, err := readTexts(ctx, tx, have, byConquest(part))
+			for e, err := range examples(ctx, tx, have, ratings, byConquest) {
 				if err != nil {
-					return fmt.Errorf("read the texts of examples: %w", err)
+					return err
 				}
-				for _, r := range part {
-					if sel.Limit > 0 && n.Examples == sel.Limit {
-						return nil
-					}
-					if err := n.write(out, example(r, all[r.Key]), f); err != nil {
-						return err
-					}
+				if sel.Limit > 0 && n.Examples == sel.Limit {
+					return nil
+				}
+				if err := n.write(out, e, f); err != nil {
+					return err
 				}
 				if progress != nil {
 					progress(n)

@@ -36,6 +36,7 @@ type Example struct {
 	instruction []byte // Alpaca's, a JSON text; a piece of chat where the prompt is one message
 	output      []byte // a piece of chat
 	sum         [16]byte
+	bytes       int // of memory that are its own
 }
 
 // Usable tells whether there is a prompt and a response: others are left out.
@@ -80,7 +81,7 @@ func (e *Example) pieces(f Format) [5][]byte {
 // size is what an example takes of memory, about.
 func (e *Example) size() int64 {
 	const fixed = 512 // itself, its places in two lists and two maps
-	return fixed + int64(cap(e.chat)+len(e.ID)+len(e.Key))
+	return fixed + int64(e.bytes+len(e.ID)+len(e.Key)+len(e.Philosopher)+len(e.Domain)+len(e.Type))
 }
 
 // encode writes the pieces of an example: what comes before the answer, and the answer.
@@ -95,13 +96,14 @@ func (e *Example) encode(before []Message, response string) {
 	answer := w.message(Message{"assistant", response})
 	w.WriteString(`]}`)
 	e.chat = bytes.Clone(w.Bytes())
-	e.output = e.chat[answer[0]:answer[1]]
+	e.output, e.bytes = e.chat[answer[0]:answer[1]], cap(e.chat)
 	if len(before) == 2 { // system and user
 		e.instruction = e.chat[prompt[0]:prompt[1]]
 	} else {
 		w.Reset()
 		w.quote(transcript(before))
 		e.instruction = bytes.Clone(w.Bytes())
+		e.bytes += cap(e.instruction)
 	}
 	sum := sha256.Sum256(e.chat) // Alpaca follows from it
 	e.sum = [16]byte(sum[:])

@@ -52,7 +52,7 @@ func (o *owners) set(id, conquest string) (was string, grown int64) {
 	return was, grown
 }
 
-// atOnce is how many conquests' texts are read at once, or keys that were told.
+// atOnce is how many examples are made at once at most, or keys that were told.
 const atOnce = 500
 
 // load fills the index from nothing. What changes meanwhile is told, and read again.
@@ -88,16 +88,12 @@ func (x *Index) load(ctx context.Context) error {
 	slices.Reverse(ratings) // oldest first: each is then put at the end of its lists
 	groups := lists{}
 	version := x.version + 1
-	for part := range slices.Chunk(ratings, atOnce) {
-		all, err := readTexts(ctx, x.src.pool, h.have, h.rowsOf(part))
+	for e, err := range examples(ctx, x.src.pool, h.have, ratings, h.rowsOf) {
 		if err != nil {
-			return fmt.Errorf("read the texts of examples: %w", err)
+			return err
 		}
-		for _, r := range part {
-			e := example(r, all[r.Key])
-			h.add(e)
-			groups.put(e, version)
-		}
+		h.add(e)
+		groups.put(e, version)
 		if h.bytes > x.limit {
 			return errTooLarge
 		}
@@ -161,73 +157,88 @@ func (h *held) remove(e *Example) {
 // refresh reads anew what was told, and changes the index by what is different. It
 // is done by one goroutine: a later read is never overtaken by an earlier one.
 func (x *Index) refresh(ctx context.Context, n News) error {
-	now, err := x.lookUp(ctx, n)
+	again, gone, err := x.lookUp(ctx, n)
 	if err != nil {
-		return err
+		return fmt.Errorf("read what was told: %w", err)
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.version++
-	for id, e := range now {
-		was := x.held.ratings[id]
-		if was != nil && e != nil && was.Rating == e.Rating && was.sum == e.sum && was.Usable() == e.Usable() {
-			continue
+	for _, id := range gone {
+		x.replace(id, nil)
+	}
+	for e, err := range examples(ctx, x.src.pool, x.held.have, again, x.held.rowsOf) {
+		if err != nil {
+			return err
 		}
-		if was != nil {
-			x.groups.drop(was, x.version)
-			x.held.remove(was)
-		}
-		if e != nil {
-			x.groups.put(e, x.version)
-			x.held.add(e)
+		if x.replace(e.ID, e); x.held.bytes > x.limit {
+			return errTooLarge
 		}
 	}
-	if x.held.bytes > x.limit {
+	if x.held.bytes > x.limit { // by whose the texts' rows are
 		return errTooLarge
 	}
 	return nil
 }
 
-// lookUp makes the examples anew that are touched by news, by rating; nil is one that
-// has no star any more.
-func (x *Index) lookUp(ctx context.Context, n News) (map[string]*Example, error) {
+// replace puts what a rating's example is now in the place of what it was; nil is none.
+func (x *Index) replace(id string, e *Example) {
+	was := x.held.ratings[id]
+	if was == nil && e == nil || was != nil && e != nil && was.Rating == e.Rating && was.sum == e.sum && was.Usable() == e.Usable() {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.version++
+	if was != nil {
+		x.groups.drop(was, x.version)
+		x.held.remove(was)
+	}
+	if e != nil {
+		x.groups.put(e, x.version)
+		x.held.add(e)
+	}
+}
+
+// lookUp finds the ratings whose examples are touched by news, as they are now, and those
+// that have no star any more.
+func (x *Index) lookUp(ctx context.Context, n News) (again []Rating, gone []string, err error) {
 	h := &x.held
-	ratings, touched, err := x.lookUpRatings(ctx, n)
+	again, touched, err := x.lookUpRatings(ctx, n)
 	if err != nil {
-		return nil, fmt.Errorf("read what was told: %w", err)
+		return nil, nil, err
+	}
+	told := map[string]bool{}
+	for _, r := range again {
+		told[r.ID] = true
+	}
+	for _, id := range n.Ratings {
+		if !told[id] {
+			told[id] = true
+			gone = append(gone, id)
+		}
 	}
 	for _, key := range append(slices.Clone(n.Conquests), n.Texts...) {
 		touched[key] = true
 	}
-	now := map[string]*Example{}
-	for _, id := range n.Ratings {
-		now[id] = nil
-	}
-	again := slices.Clone(ratings)
 	for key := range touched {
 		for _, id := range h.of[key] {
-			if _, told := now[id]; !told {
+			if !told[id] {
 				again = append(again, h.ratings[id].Rating)
 			}
 		}
 	}
 	if len(again) == 0 { // stars that went
-		return now, nil
+		return nil, gone, nil
 	}
-	w := h.rowsOf(again)
 	types := map[string]string{}
 	b := &pgx.Batch{}
-	b.Queue(`SELECT id, COALESCE("conquestType"::text, '') FROM public."Conquest" WHERE id = ANY($1)`, w.conquests).
+	b.Queue(`SELECT id, COALESCE("conquestType"::text, '') FROM public."Conquest" WHERE id = ANY($1)`, byConquest(again).conquests).
 		Query(scanPairs(func(id, conquestType string) { types[id] = conquestType }))
-	texts := queueTexts(b, h.have, w)
 	if err := x.src.pool.SendBatch(ctx, b).Close(); err != nil {
-		return nil, fmt.Errorf("read the texts of examples: %w", err)
+		return nil, nil, err
 	}
-	for _, r := range again {
-		r.Type = types[r.Key]
-		now[r.ID] = example(r, texts[r.Key])
+	for i := range again {
+		again[i].Type = types[again[i].Key]
 	}
-	return now, nil
+	return again, gone, nil
 }
 
 // lookUpRatings reads the ratings that were told, as far as they are gold, and whose

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -253,6 +254,41 @@ func TestTellWaitsForNoReader(t *testing.T) {
 	defer cancel()
 	if err := r.src.Tell(ctx, News{Ratings: []string{"R"}}, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// Of long texts few are read at once, and each example is there all the same, in its order.
+func TestLongTexts(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Schema{Texts: true})
+	r.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain, created_at)
+		SELECT lpad(i::text, 3, '0'), i, 'conquest_analysis', true, 'p', 'd', now() FROM generate_series(1, 60) i`)
+	r.exec(`INSERT INTO conquest_prompt SELECT i, i, jsonb_build_object('prompt', i || repeat('p', 1 << 20)) FROM generate_series(1, 60) i`)
+	r.exec(`INSERT INTO conquest_response SELECT i, i, jsonb_build_object('response', i) FROM generate_series(1, 60) i`)
+	r.exec(`INSERT INTO conquest_prompt VALUES ('more', '60', jsonb_build_object('prompt', repeat('p', 1 << 20)))`)
+	r.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun) VALUES (1, '7', 1, 'union')`)
+	r.exec(`INSERT INTO reconciler.task_text (task_id, key, prompt, system, corrected) SELECT 1, '7', repeat('a', 8 << 20), repeat('b', 8 << 20), repeat('c', 8 << 20)`)
+	ratings, have, err := readRatings(t.Context(), r.src.pool, Selection{}, nil, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var part []Rating
+	var got []string
+	for e, err := range examples(t.Context(), r.src.pool, have, ratings, func(of []Rating) wanted { part = of; return byConquest(of) }) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(part) > partBytes>>20 {
+			t.Fatalf("%d long texts at once", len(part))
+		}
+		prompt := e.Key + "ppp"
+		if !strings.Contains(string(e.chat), `"content":"`+prompt) || e.Key == "7" != strings.Contains(string(e.chat), "ccc") {
+			t.Errorf("%s is %.100s", e.Key, e.chat)
+		}
+		got = append(got, e.ID)
+	}
+	if len(got) != 60 || !slices.IsSorted(got) {
+		t.Errorf("%d examples: %q", len(got), got)
 	}
 }
 

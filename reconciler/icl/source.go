@@ -2,7 +2,10 @@ package icl
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,11 +23,16 @@ const (
 	tellers = 2
 	// maxText is what a turn keeps at most, too. A text that is longer counts as none.
 	maxText = 8 << 20
-	// A page is read in chunks: its texts may have megabytes each, and where none is
-	// usable there are none.
+	// A page is read in chunks, since where none is usable there are none.
 	firstChunk = 25
 	maxChunk   = 1000
+	// partBytes bounds the texts that are in memory before examples are made of them, but
+	// for those of a single conquest: they may have megabytes each.
+	partBytes = 16 << 20
 )
+
+// errPart says that texts are more than [partBytes].
+var errPart = errors.New("too many texts at once")
 
 // Source reads examples from Aristotle's database and our schema in it. It is safe
 // for concurrent use.
@@ -124,15 +132,14 @@ func (s *Source) Examples(ctx context.Context, q Query) (Page, error) {
 		if err != nil {
 			return Page{}, fmt.Errorf("read gold ratings: %w", err)
 		}
-		all, err := readTexts(ctx, s.pool, have, byConquest(ratings))
-		if err != nil {
-			return Page{}, fmt.Errorf("read the texts of examples: %w", err)
-		}
 		before := len(page.Examples)
-		for _, r := range ratings {
-			if e := example(r, all[r.Key]); !e.Usable() {
+		for e, err := range examples(ctx, s.pool, have, ratings, byConquest) {
+			switch {
+			case err != nil:
+				return Page{}, err
+			case !e.Usable():
 				page.gap++
-			} else if !page.add(q, e) {
+			case !page.add(q, e):
 				return page, nil
 			}
 		}
@@ -197,16 +204,54 @@ type sender interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// readTexts reads what is stored of conquests, by conquest, in one round trip.
-func readTexts(ctx context.Context, db sender, have tables, w wanted) (map[string]texts, error) {
-	b := &pgx.Batch{}
-	all := queueTexts(b, have, w)
-	return all, db.SendBatch(ctx, b).Close()
+// examples makes the examples of ratings, in their order. It holds the texts of a part of
+// them at a time: one that turns out to have too many bytes is read again, as halves.
+func examples(ctx context.Context, db sender, have tables, ratings []Rating, rowsOf func([]Rating) wanted) iter.Seq2[*Example, error] {
+	return func(yield func(*Example, error) bool) {
+		for n := atOnce; len(ratings) > 0; {
+			part := ratings[:min(n, len(ratings))]
+			limit := partBytes
+			if len(part) == 1 {
+				limit = math.MaxInt
+			}
+			b := &pgx.Batch{}
+			all := queueTexts(b, have, rowsOf(part), &limit)
+			switch err := db.SendBatch(ctx, b).Close(); {
+			case errors.Is(err, errPart):
+				n = len(part) / 2
+				continue
+			case err != nil:
+				yield(nil, fmt.Errorf("read the texts of examples: %w", err))
+				return
+			}
+			for _, r := range part {
+				if !yield(example(r, all[r.Key]), nil) {
+					return
+				}
+			}
+			ratings = ratings[len(part):]
+			if limit > partBytes*3/4 {
+				n = min(2*n, atOnce)
+			}
+		}
+	}
 }
 
-// queueTexts adds to a batch that texts are read into the map that it returns.
-func queueTexts(b *pgx.Batch, have tables, w wanted) map[string]texts {
+// queueTexts adds to a batch that texts are read into the map that it returns, of which limit
+// is how many bytes they may have; what they have is taken from it. Of Aristotle's own rows the
+// first that is not blank counts: others are not kept.
+func queueTexts(b *pgx.Batch, have tables, w wanted, limit *int) map[string]texts {
 	all := make(map[string]texts, len(w.conquests))
+	keep := func(key string, t texts, kept ...string) error {
+		for _, text := range kept {
+			*limit -= len(text)
+		}
+		if *limit < 0 {
+			return errPart
+		}
+		all[key] = t
+		return nil
+	}
 	column := "conquest_analysis_id"
 	if w.byID {
 		column = "id"
@@ -218,9 +263,11 @@ func queueTexts(b *pgx.Batch, have tables, w wanted) map[string]texts {
 			var p prompt
 			_, err := pgx.ForEachRow(rows, []any{&key, &p.text, &p.system}, func() error {
 				t := all[key]
+				if blank(p.text) || len(t.prompts) > 0 {
+					return nil
+				}
 				t.prompts = append(t.prompts, p)
-				all[key] = t
-				return nil
+				return keep(key, t, p.text, p.system)
 			})
 			return err
 		})
@@ -231,15 +278,21 @@ func queueTexts(b *pgx.Batch, have tables, w wanted) map[string]texts {
 			var key, text string
 			_, err := pgx.ForEachRow(rows, []any{&key, &text}, func() error {
 				t := all[key]
+				if blank(text) || len(t.responses) > 0 {
+					return nil
+				}
 				t.responses = append(t.responses, text)
-				all[key] = t
-				return nil
+				return keep(key, t, text)
 			})
 			return err
 		})
 	}
 	if have.texts && len(w.conquests) > 0 {
-		queueTaskTexts(b, w.conquests, all)
+		queueTaskTexts(b, w.conquests, func(key string, t taskText) error {
+			of := all[key]
+			of.tasks = append(of.tasks, t)
+			return keep(key, of, t.prompt, t.messages, t.response, t.system, t.corrected)
+		})
 	}
 	return all
 }
@@ -249,7 +302,7 @@ func short(text string) string {
 	return fmt.Sprintf(`CASE WHEN octet_length(%s) <= %d THEN %[1]s ELSE '' END`, text, maxText)
 }
 
-func queueTaskTexts(b *pgx.Batch, keys []string, all map[string]texts) {
+func queueTaskTexts(b *pgx.Batch, keys []string, each func(string, taskText) error) {
 	b.Queue(`SELECT key, task_id, COALESCE(prompt, ''), COALESCE(messages, ''), COALESCE(response, ''), COALESCE(system, ''),
 			COALESCE(corrected, ''), COALESCE(annotation_id, 0), COALESCE(annotated_at, 'epoch')
 		FROM task_text WHERE key = ANY($1)`, keys).Query(func(rows pgx.Rows) error {
@@ -257,10 +310,7 @@ func queueTaskTexts(b *pgx.Batch, keys []string, all map[string]texts) {
 		var t taskText
 		_, err := pgx.ForEachRow(rows, []any{&key, &t.task, &t.prompt, &t.messages, &t.response, &t.system, &t.corrected,
 			&t.annotation, &t.annotatedAt}, func() error {
-			of := all[key]
-			of.tasks = append(of.tasks, t)
-			all[key] = of
-			return nil
+			return each(key, t)
 		})
 		return err
 	})
