@@ -3,6 +3,7 @@ package reconciler
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -93,8 +94,13 @@ func (h *Hooks) Warnings() []string {
 	return nil
 }
 
-// care looks once at the webhooks of all projects. Its error is one that concerns all.
+// care looks once at the webhooks of all projects, and whether deliveries arrive: that
+// takes no word of Label Studio. Its error is one that concerns all.
 func (h *Hooks) care(ctx context.Context) error {
+	return errors.Join(h.keepAll(ctx), h.count(ctx), h.tell(ctx))
+}
+
+func (h *Hooks) keepAll(ctx context.Context) error {
 	ids, err := (&projects{}).list(ctx, h.Studio, h.Projects)
 	if err != nil {
 		return err
@@ -115,16 +121,10 @@ func (h *Hooks) care(ctx context.Context) error {
 	for id := range known {
 		if !slices.Contains(ids, id) {
 			h.known = nil
-			if err := h.Ledger.KeepWebhooks(ctx, ids); err != nil {
-				return err
-			}
-			break
+			return h.Ledger.KeepWebhooks(ctx, ids)
 		}
 	}
-	if err := h.count(ctx); err != nil {
-		return err
-	}
-	return h.tell(ctx)
+	return nil
 }
 
 // recall is what the ledger knows of our webhooks. It changes by us alone, but for the

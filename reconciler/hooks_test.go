@@ -256,4 +256,17 @@ func TestHooksSilent(t *testing.T) {
 	if log.times("works again") != 1 {
 		t.Errorf("it says:\n%s", &log.text)
 	}
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if strings.HasPrefix(q.URL.Path, "/api/webhooks/") {
+			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusForbidden}
+		}
+		return studio.Fault{}
+	})
+	annotate(r.tasks[6])
+	pass()
+	h.PassGrace()
+	r.exec(`UPDATE reconciler.webhook SET delivered_at = now() - interval '1 hour'`)
+	if err := h.Care(t.Context()); err == nil || len(h.Warnings()) != 1 || testutil.ToFloat64(r.metrics.WebhooksMissed) != 2 {
+		t.Errorf("where webhooks cannot be looked at: %v, %v, %v missed", err, h.Warnings(), testutil.ToFloat64(r.metrics.WebhooksMissed))
+	}
 }
