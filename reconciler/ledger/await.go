@@ -59,11 +59,11 @@ func (l *Ledger) Await(ctx context.Context, key string, gen int64) (bool, error)
 // channel is where something is told to all replicas: "done" is the end of a turn that
 // a person waits for, with the key (see finish.sql), "poke" that a pass should start.
 // A schema's name that is too long is cut; then two may share it, which only wakes in vain.
-func (l *Ledger) channel(of string) string { return l.schema[:min(len(l.schema), 50)] + "." + of }
+func channel(schema, of string) string { return schema[:min(len(schema), 50)] + "." + of }
 
 // Poke asks the leader, whichever replica that is, for an incremental pass.
 func (l *Ledger) Poke(ctx context.Context) error {
-	if _, err := l.pool.Exec(ctx, `SELECT pg_notify($1, '')`, l.channel("poke")); err != nil {
+	if _, err := l.pool.Exec(ctx, `SELECT pg_notify($1, '')`, channel(l.schema, "poke")); err != nil {
 		return fmt.Errorf("ask for a pass: %w", err)
 	}
 	return nil
@@ -72,9 +72,9 @@ func (l *Ledger) Poke(ctx context.Context) error {
 // Relay wakes those who wait in [Ledger.Await] and calls poke when a replica was asked
 // for a pass, until ctx ends. A session that is lost is made anew.
 func (l *Ledger) Relay(ctx context.Context, log *slog.Logger, poke func()) error {
-	last, poked := "", l.channel("poke")
+	last, poked := "", channel(l.schema, "poke")
 	for {
-		err := l.listen(ctx, []string{l.channel("done"), poked}, func() {
+		err := l.listen(ctx, []string{channel(l.schema, "done"), poked}, func() {
 			last = ""
 			l.waiting.wakeAll() // what ended before nobody was told
 		}, func(n *pgconn.Notification) {

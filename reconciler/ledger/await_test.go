@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -139,4 +141,43 @@ func TestEnqueueCall(t *testing.T) {
 	third, _ := claimed(t, l)
 	finish(t, l, third[0], nil)
 	noted("after the turn", "")
+}
+
+// TestReleaseStartsAPass: a plan that a person releases waits for no schedule.
+func TestReleaseStartsAPass(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	poked := make(chan struct{}, 1)
+	l.relay(t, func() { poked <- struct{}{} })
+	l.exec(t, `INSERT INTO pass (kind, state, why, plan, sets) VALUES ('full', 'braked', 'a test', 'hash', 30)`)
+	if n, err := l.Release(t.Context(), "hash", "somebody"); err != nil || n != 30 {
+		t.Fatalf("released %d, %v", n, err)
+	}
+	select {
+	case <-poked:
+	case <-time.After(time.Minute):
+		t.Fatal("nobody was told")
+	}
+}
+
+// TestLongSchema: a delivery that the doctor caused is told where the schema's name is as long as it may be.
+func TestLongSchema(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.schema = strings.Repeat("s", 63)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var told string
+	err := l.listen(ctx, []string{ProbeChannel(l.schema)}, func() {
+		if err := l.TellProbe(ctx, "it"); err != nil {
+			t.Error(err)
+			cancel()
+		}
+	}, func(n *pgconn.Notification) {
+		told = n.Payload
+		cancel()
+	})
+	if err != nil || told != "it" {
+		t.Errorf("told %q, %v", told, err)
+	}
 }

@@ -187,7 +187,7 @@ func (l *Ledger) Release(ctx context.Context, hash, by string) (int, error) {
 	var n int
 	err := l.pool.QueryRow(ctx, `WITH released AS (
 			UPDATE pass SET state = 'marking', released_at = now(), released_by = $2 WHERE state = 'braked' AND plan = $1 RETURNING sets + clears + links AS n)
-		SELECT n, pg_notify(current_schema(), '')::text FROM released`, hash, by).Scan(&n, nil)
+		SELECT n, pg_notify($3, '')::text FROM released`, hash, by, channel(l.schema, "poke")).Scan(&n, nil)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("release plan %q: %w", hash, ErrNoPlan)
 	}

@@ -72,7 +72,7 @@ func (l *Ledger) Delivered(ctx context.Context, project int64) error {
 }
 
 // ProbeChannel is where deliveries that the doctor caused are told, for a schema.
-func ProbeChannel(schema string) string { return schema + "_probe" }
+func ProbeChannel(schema string) string { return channel(schema, "probe") }
 
 // TellProbe tells the doctor that the delivery arrived which it had caused under a name.
 func (l *Ledger) TellProbe(ctx context.Context, name string) error {
