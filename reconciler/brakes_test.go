@@ -201,6 +201,43 @@ func TestBrakedChanges(t *testing.T) {
 	r.atRest()
 }
 
+// TestMarkingFails: what was found is made dirty once that can be, and waits for no schedule.
+func TestMarkingFails(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, studio.Delays{})
+	r.contacted()
+	r.studio.SetMeta(r.tasks[1], map[string]any{"gold_star": true})
+	tx, err := r.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := tx.Exec(t.Context(), `LOCK reconciler.queue IN EXCLUSIVE MODE`); err != nil {
+		t.Fatal(err)
+	}
+	failed := make(chan struct{})
+	tell := sync.OnceFunc(func() { close(failed) })
+	p := r.passes(func(p *reconciler.Passes) {
+		p.Log = slog.New(slog.NewTextHandler(lines(func(line string) {
+			if strings.Contains(line, "make findings dirty") {
+				tell()
+			}
+		}), nil))
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	<-failed
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually(func() bool {
+		return r.ask(`SELECT EXISTS (SELECT FROM reconciler.queue WHERE key = 'c1' AND want_gen > done_gen)`)
+	})
+}
+
 // lines is a writer of a log.
 type lines func(string)
 
@@ -356,4 +393,29 @@ func TestMissedFullPass(t *testing.T) {
 		running.Wait()
 	}
 	r.want("full passes", r.text(`SELECT count(*) FROM reconciler.pass WHERE kind = 'full'`), "2")
+}
+
+// TestTooOldToGoOn: a pass that was begun long ago is given up, and one that does the same takes its place, where none is wanted yet.
+func TestTooOldToGoOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, studio.Delays{})
+	r.contacted()
+	const old = `INSERT INTO reconciler.pass (kind, state, why, projects, began_at) VALUES ('full', 'reading', $1, $2, now() - interval '25 hours')`
+	states := func(why, want string) {
+		t.Helper()
+		r.pass(r.passes(nil))
+		r.want(why, r.text(`SELECT string_agg(state, ', ' ORDER BY id) FROM reconciler.pass WHERE why = $1`, why), want)
+	}
+	r.exec(old, "all", nil)
+	if err := r.ledger.WantRows(t.Context(), "another slot"); err != nil { // the one that reads is enough
+		t.Fatal(err)
+	}
+	states("all", "replaced, done")
+	r.exec(old, "one", []int64{r.project})
+	states("one", "replaced, done")
+	r.exec(old, "wanted", []int64{r.project})
+	if err := r.ledger.WantFull(t.Context(), "more", nil); err != nil {
+		t.Fatal(err)
+	}
+	states("wanted", "replaced")
 }

@@ -242,6 +242,9 @@ func (p *Passes) mark(ctx context.Context) {
 	n, more, err := p.Ledger.MarkFound(ctx, markMost)
 	p.tell(ctx, "marking", err)
 	p.Intake.count(metrics.Diff, n)
+	if err != nil {
+		return // what waited waits
+	}
 	if p.marking = more; !more && n > 0 {
 		p.Step("marked")
 	}

@@ -142,9 +142,12 @@ func (l *Ledger) BeginPass(ctx context.Context, id int64, runner string) (Pass, 
 	return p, nil
 }
 
-// ReplacePass gives up a pass that was not over: it is too old to go on with.
+// ReplacePass gives up a pass that was not over, since it is too old to go on with. What
+// it was wanted for is wanted anew.
 func (l *Ledger) ReplacePass(ctx context.Context, id int64) error {
-	_, err := l.pool.Exec(ctx, `UPDATE pass SET state = 'replaced', ended_at = now() WHERE id = $1`, id)
+	_, err := l.pool.Exec(ctx, `WITH replaced AS (UPDATE pass SET state = 'replaced', ended_at = now() WHERE id = $1 RETURNING why, projects)
+		INSERT INTO pass (kind, state, why, projects) SELECT 'full', 'wanted', why, projects FROM replaced r
+		WHERE NOT EXISTS (SELECT FROM pass p WHERE kind = 'full' AND state = 'wanted' AND (p.projects IS NULL OR p.projects @> r.projects))`, id)
 	if err != nil {
 		return fmt.Errorf("give up pass %d: %w", id, err)
 	}
