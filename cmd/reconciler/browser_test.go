@@ -82,6 +82,17 @@ func (b *browser) tab(t *testing.T, base string) *tab {
 	return &tab{T: t, ctx: ctx, base: base}
 }
 
+// another is a second tab of the same person's browser.
+func (p *tab) another() *tab {
+	p.Helper()
+	ctx, cancel := chromedp.NewContext(p.ctx)
+	if err := chromedp.Do(ctx); err != nil {
+		p.Fatal(err)
+	}
+	p.Cleanup(cancel)
+	return &tab{T: p.T, ctx: ctx, base: p.base, keys: p.keys}
+}
+
 // do runs steps within a test's patience.
 func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	p.Helper()

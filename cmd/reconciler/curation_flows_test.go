@@ -28,7 +28,7 @@ func curationFlows(s *street, b *browser) {
 	base := "http://" + p.curation
 	all := map[string]func(s *street, page func(*testing.T) *tab, key string){
 		"list": listFlow, "read": readFlow, "star_click": starClickFlow, "shortcuts": shortcutsFlow, "no_scripts": noScriptsFlow,
-		"edit": editFlow, "conflict": conflictFlow, "stranger": strangerFlow, "settle": settleFlow, "export": exportFlow, "charts": chartsFlow,
+		"edit": editFlow, "conflict": conflictFlow, "drafts": draftsFlow, "stranger": strangerFlow, "settle": settleFlow, "export": exportFlow, "charts": chartsFlow,
 	}
 	for _, hand := range []string{"mouse", "keys"} {
 		s.Run(hand, func(t *testing.T) { // one after the other: the real Label Studio is slow
@@ -325,6 +325,35 @@ func editFlow(s *street, page func(*testing.T) *tab, key string) {
 	s.wantCorrection(task, s.side.annotator, "r, better still")
 	s.same("the task's meta", meta, s.meta(task))
 	ben.until(`document.querySelector(".note ins")?.textContent.startsWith(", better still")`)
+}
+
+// A draft is of the person who wrote it, and of the tab: neither the next one who uses this browser nor a second tab takes it away.
+func draftsFlow(s *street, page func(*testing.T) *tab, key string) {
+	task := s.pair(key, "PENDING")
+	s.wantContact(task)
+	const foundNone = `document.readyState === "complete" && document.querySelector("[data-draft-note]").hidden`
+	first := page(s.T)
+	second := first.another()
+	for _, p := range []*tab{first, second} {
+		p.open(taskPath(task))
+		p.until(foundNone)
+	}
+	first.fill("#text", "a draft of the first tab")
+	first.says("Draft kept in this browser")
+	second.fill("#text", "x")
+	second.says("Draft kept in this browser")
+	second.fill("#text", "r")
+	second.until(`document.querySelector("[data-draft-state]").textContent === ""`)
+	second.as(stranger)
+	second.open(taskPath(task))
+	second.says(stranger)
+	second.until(foundNone)
+	first.do(chromedp.Reload())
+	first.says("A draft of yours was found")
+	first.until(`document.querySelector("#text").value === "a draft of the first tab"`)
+	first.click("[data-draft-discard]")
+	first.do(chromedp.Reload())
+	first.until(foundNone)
 }
 
 // Who has no account in Label Studio is told so before and after; the annotation is the daemon's, and says who wrote it.

@@ -178,19 +178,38 @@ for (const box of document.querySelectorAll('[data-keys-on]')) {
   box.addEventListener('change', () => localStorage.setItem('curation-keys', box.checked ? 'on' : 'off'));
 }
 
+// Drafts. One is a person's, since others may sign in here, and the newest of their tabs' for a task. Which one a tab has
+// written it remembers over a reload and over what is saved: another tab's is not its to remove.
+const draftName = (task) => 'curation-draft-' + document.body.dataset.who + '-' + task;
+function dropDraft(name, before) {
+  const mine = sessionStorage.getItem(name);
+  if (mine === null || mine !== localStorage.getItem(name)) return;
+  sessionStorage.removeItem(name);
+  if (before) localStorage.setItem(name, before);
+  else localStorage.removeItem(name);
+}
+
 // The editor: a draft that survives, and what was changed as it is written.
 for (const form of document.querySelectorAll('[data-draft]')) {
-  const name = 'curation-draft-' + form.dataset.draft, text = form.elements.text, saved = text.defaultValue;
+  const name = draftName(form.dataset.draft), text = form.elements.text, saved = text.defaultValue;
   const state = form.querySelector('[data-draft-state]'), note = form.querySelector('[data-draft-note]');
-  const draft = JSON.parse(localStorage.getItem(name) || 'null');
+  const found = localStorage.getItem(name), draft = JSON.parse(found || 'null');
   const sent = form.hasAttribute('data-sent'); // what is in the editor is newer than the draft
+  let before = null; // the draft of another tab that this one's has taken the place of
+  const write = (value) => {
+    const now = localStorage.getItem(name);
+    if (now !== sessionStorage.getItem(name)) before = now;
+    localStorage.setItem(name, value);
+    sessionStorage.setItem(name, value);
+  };
   if (draft && !sent && draft.text !== saved) {
     text.value = draft.text;
     form.elements.base.value = draft.base; // what it began from: somebody may have been faster
+    sessionStorage.setItem(name, found); // it is this tab's now
     note.hidden = false;
   }
   form.querySelector('[data-draft-discard]').addEventListener('click', () => {
-    localStorage.removeItem(name);
+    dropDraft(name);
     text.value = saved;
     form.elements.base.value = form.dataset.base;
     note.hidden = true;
@@ -199,8 +218,8 @@ for (const form of document.querySelectorAll('[data-draft]')) {
   });
   const keep = () => {
     try {
-      if (text.value === saved && !sent) localStorage.removeItem(name);
-      else localStorage.setItem(name, JSON.stringify({ text: text.value, base: form.elements.base.value }));
+      if (text.value === saved && !sent) dropDraft(name, before);
+      else write(JSON.stringify({ text: text.value, base: form.elements.base.value }));
       state.textContent = text.value === saved ? '' : 'Draft kept in this browser';
     } catch { state.textContent = 'This browser cannot keep a draft of this length'; }
   };
@@ -223,7 +242,7 @@ for (const form of document.querySelectorAll('[data-draft]')) {
   form.querySelector('[data-compare]').addEventListener('click', (event) => { event.preventDefault(); compareNow(); document.getElementById('changes').scrollIntoView({ block: 'nearest' }); });
 }
 // A text that was saved needs no draft: the page that says so comes from the editor.
-if (document.body.dataset.page === 'conquest') for (const done of document.querySelectorAll('[data-saved]')) localStorage.removeItem('curation-draft-' + done.dataset.saved);
+if (document.body.dataset.page === 'conquest') for (const done of document.querySelectorAll('[data-saved]')) dropDraft(draftName(done.dataset.saved));
 
 localTimes(document);
 listen();
