@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/story"
 )
 
@@ -35,7 +36,7 @@ type details struct {
 	LastError                                    string
 	AristotleURL                                 string
 	Tasks                                        []task
-	Texts                                        texts
+	Texts                                        icl.Texts
 	History                                      []story.Event
 	HistoryCut                                   bool
 	// StudioAway says why the tasks' annotations are not shown; "" where they are.
@@ -68,15 +69,6 @@ type note struct {
 	Changes         []piece // from the model's response
 }
 
-// texts are what was asked and answered, and where from.
-type texts struct {
-	Prompt, System string
-	Messages       []message // in place of Prompt
-	Response       string    // the model's
-}
-
-type message struct{ Role, Content string }
-
 func (a *App) readConquest(ctx context.Context, id string, who Person) (*details, error) {
 	d := &details{}
 	err := a.reader.QueryRow(ctx, conquestSQL, id).Scan(&d.ID, &d.Title, &d.Type, &d.Result, &d.Philosopher, &d.Domain, &d.Status,
@@ -104,7 +96,7 @@ func (a *App) readConquest(ctx context.Context, id string, who Person) (*details
 		// A URL that was parsed has its braces escaped.
 		d.AristotleURL = strings.NewReplacer("{id}", url.PathEscape(id), "%7Bid%7D", url.PathEscape(id)).Replace(a.AristotleURL)
 	}
-	if d.Texts, err = a.readTexts(ctx, id); err != nil {
+	if d.Texts, err = icl.ReadTexts(ctx, a.reader, id); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -131,51 +123,6 @@ func (a *App) readTasks(ctx context.Context, key string) ([]task, error) {
 // taskLink is where a person finds a task in Label Studio.
 func (a *App) taskLink(project, task int64) string {
 	return fmt.Sprintf("%s/projects/%d/data?task=%d", strings.TrimRight(a.StudioURL, "/"), project, task)
-}
-
-// Aristotle's own texts count before those that turns kept of the tasks. The tables are
-// optional, and so is their being readable.
-const (
-	textTables = `SELECT COALESCE(has_table_privilege(to_regclass('public.conquest_prompt'), 'SELECT'), false),
-		COALESCE(has_table_privilege(to_regclass('public.conquest_response'), 'SELECT'), false)`
-	promptSQL   = `SELECT data->>'prompt' FROM public.conquest_prompt WHERE conquest_analysis_id = $1 AND data->>'prompt' <> '' ORDER BY id DESC LIMIT 1`
-	responseSQL = `SELECT data->>'response' FROM public.conquest_response WHERE conquest_analysis_id = $1 AND data->>'response' <> '' ORDER BY id DESC LIMIT 1`
-	keptSQL     = `SELECT COALESCE(max(prompt), ''), COALESCE(max(messages), ''), COALESCE(max(response), ''), COALESCE(max(system), '')
-		FROM (SELECT * FROM task_text WHERE key = $1 AND hash IS NOT NULL ORDER BY task_id LIMIT 1) t`
-)
-
-func (a *App) readTexts(ctx context.Context, key string) (t texts, err error) {
-	var messages string
-	if err := a.reader.QueryRow(ctx, keptSQL, key).Scan(&t.Prompt, &messages, &t.Response, &t.System); err != nil {
-		return texts{}, fmt.Errorf("read the texts of %q: %w", key, err)
-	}
-	if messages != "" {
-		if err := json.Unmarshal([]byte(messages), &t.Messages); err != nil {
-			return texts{}, fmt.Errorf("read the conversation of %q: %w", key, err)
-		}
-	}
-	var prompts, responses bool
-	if err := a.reader.QueryRow(ctx, textTables).Scan(&prompts, &responses); err != nil {
-		return texts{}, fmt.Errorf("look for Aristotle's texts: %w", err)
-	}
-	for _, own := range []struct {
-		there bool
-		sql   string
-		into  *string
-	}{{prompts, promptSQL, &t.Prompt}, {responses, responseSQL, &t.Response}} {
-		if !own.there {
-			continue
-		}
-		var text string
-		err := a.reader.QueryRow(ctx, own.sql, key).Scan(&text)
-		switch {
-		case err == nil:
-			*own.into = text
-		case !errors.Is(err, pgx.ErrNoRows):
-			return texts{}, fmt.Errorf("read Aristotle's texts of %q: %w", key, err)
-		}
-	}
-	return t, nil
 }
 
 // annotate adds what people wrote on the tasks. Label Studio may be away: the page

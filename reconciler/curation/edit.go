@@ -81,14 +81,12 @@ func (a *App) editTask(ctx context.Context, id int64, who Person) (*editPage, er
 	if err != nil {
 		return nil, err
 	}
-	p := &editPage{Task: id, Project: link.Project, Conquest: d.Conquest, URL: a.taskLink(link.Project, id), Prompt: d.Texts.Prompt, Response: d.Texts.Response}
-	if p.Prompt == "" {
-		var said []string
-		for _, m := range d.Texts.Messages {
-			said = append(said, m.Content)
-		}
-		p.Prompt = strings.Join(said, "\n\n")
+	p := &editPage{Task: id, Project: link.Project, Conquest: d.Conquest, URL: a.taskLink(link.Project, id), Response: d.Texts.Response}
+	var said []string
+	for _, m := range d.Texts.Asked {
+		said = append(said, m.Content)
 	}
+	p.Prompt = strings.Join(said, "\n\n")
 	return p, nil
 }
 

@@ -50,23 +50,35 @@ type taskText struct {
 // the one that was starred comes first. Where prompt or response lack, it is left out.
 func example(r Rating, t texts) *Example {
 	e := &Example{Rating: r}
+	of := textsOf(t, r.Task)
+	response := cmp.Or(corrected(t.tasks), of.Response)
+	if len(of.Asked) == 0 || response == "" {
+		return e
+	}
+	e.encode(append([]Message{{"system", cmp.Or(of.System, defaultSystem(r.Type))}}, of.Asked...), response)
+	return e
+}
+
+// Texts are what the example of a conquest is made of where nobody has corrected it. What
+// is not stored is empty.
+type Texts struct {
+	System   string    // the system prompt
+	Asked    []Message // one message of the user, or a conversation
+	Response string    // the model's
+}
+
+// textsOf chooses among what is stored; task is the one that was starred.
+func textsOf(t texts, task int64) (of Texts) {
 	tasks := slices.Clone(t.tasks)
 	slices.SortFunc(tasks, func(a, b taskText) int {
-		if (a.task == r.Task) != (b.task == r.Task) {
-			return map[bool]int{true: -1, false: 1}[a.task == r.Task]
+		if (a.task == task) != (b.task == task) {
+			return map[bool]int{true: -1, false: 1}[a.task == task]
 		}
 		return cmp.Compare(a.task, b.task)
 	})
-	before, system := asked(t.prompts, tasks)
-	response := answered(t.responses, tasks)
-	if len(before) == 0 || response == "" {
-		return e
-	}
-	if system == "" {
-		system = defaultSystem(r.Type)
-	}
-	e.encode(append([]Message{{"system", system}}, before...), response)
-	return e
+	of.Asked, of.System = asked(t.prompts, tasks)
+	of.Response = answered(t.responses, tasks)
+	return of
 }
 
 // defaultSystem is the system prompt where none is stored.
@@ -123,8 +135,8 @@ func split(stored string) (said []Message, system string) {
 	return said, strings.Join(systems, "\n\n")
 }
 
-// answered is the response that counts.
-func answered(responses []string, tasks []taskText) string {
+// corrected is a person's newest correction, "" where there is none.
+func corrected(tasks []taskText) string {
 	var newest *taskText
 	for i := range tasks {
 		t := &tasks[i]
@@ -132,9 +144,14 @@ func answered(responses []string, tasks []taskText) string {
 			newest = t
 		}
 	}
-	if newest != nil {
-		return newest.corrected
+	if newest == nil {
+		return ""
 	}
+	return newest.corrected
+}
+
+// answered is the model's response.
+func answered(responses []string, tasks []taskText) string {
 	for _, s := range responses {
 		if !blank(s) {
 			return s

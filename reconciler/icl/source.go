@@ -297,6 +297,28 @@ func queueTexts(b *pgx.Batch, have tables, w wanted, limit *int) map[string]text
 	return all
 }
 
+// ReadTexts reads the texts of a conquest for a person who looks at it: those of its newest
+// star, where it has one. Where Aristotle's own may not be read it does without them, which no
+// example does. db has our schema first in its search path.
+func ReadTexts(ctx context.Context, db sender, key string) (Texts, error) {
+	var have tables
+	var task int64
+	b := &pgx.Batch{}
+	b.Queue(`SELECT COALESCE(has_table_privilege(to_regclass('public.conquest_prompt'), 'SELECT'), false),
+			COALESCE(has_table_privilege(to_regclass('public.conquest_response'), 'SELECT'), false), to_regclass('task_text') IS NOT NULL,
+			COALESCE((SELECT task FROM (`+goldSQL+` AND r.conquest_analysis_id = $1) g ORDER BY at DESC, id COLLATE "C" LIMIT 1), 0)`, key).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&have.prompts, &have.responses, &have.texts, &task) })
+	if err := db.SendBatch(ctx, b).Close(); err != nil {
+		return Texts{}, fmt.Errorf("look for the texts of %q: %w", key, err)
+	}
+	b, limit := &pgx.Batch{}, math.MaxInt
+	all := queueTexts(b, have, byConquest([]Rating{{Key: key}}), &limit)
+	if err := db.SendBatch(ctx, b).Close(); err != nil {
+		return Texts{}, fmt.Errorf("read the texts of %q: %w", key, err)
+	}
+	return textsOf(all[key], task), nil
+}
+
 // short is a text, empty where there is none or it is too long.
 func short(text string) string {
 	return fmt.Sprintf(`CASE WHEN octet_length(%s) <= %d THEN %[1]s ELSE '' END`, text, maxText)
