@@ -170,14 +170,20 @@ func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
 		return badForm(err)
 	}
 	who := personOf(r)
-	p, err := a.editTask(r.Context(), id, who)
-	if err != nil {
-		return err
+	p, unread := a.editTask(r.Context(), id, who)
+	if unread != nil {
+		p = &editPage{Task: id}
 	}
 	// A form's line breaks are CR LF, whatever was typed.
-	p.Text = strings.ReplaceAll(r.PostForm.Get("text"), "\r\n", "\n")
+	p.Text, p.Sent = strings.ReplaceAll(r.PostForm.Get("text"), "\r\n", "\n"), true
 	p.Base, _ = strconv.ParseInt(r.PostForm.Get("base"), 10, 64) // 0 for none
-	p.Changes, p.Sent = compare(p.Response, p.Text), true
+	if unread != nil {                                           // a page without the text would be the end of it where there are no scripts
+		a.log(r, unread)
+		why := explain(unread)
+		p.Problem = why.Says + " Your text was not saved, and is still here: save it again in a moment, or copy it before you leave this page."
+		return a.render(w, r, why.Status, "edit", "Correct the response", p)
+	}
+	p.Changes = compare(p.Response, p.Text)
 	if r.PostForm.Get("do") == "compare" {
 		status := http.StatusOK
 		if p.Conflict = r.PostForm.Has("conflict"); p.Conflict || !byScript(r) { // which takes nothing of the page but the changes

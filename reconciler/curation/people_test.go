@@ -112,3 +112,30 @@ func TestStrangersForm(t *testing.T) {
 		now = now.Add(-c.later)
 	}
 }
+
+// A text that cannot be saved is on the page that says so, whatever is away; and "Try again" leads to a page that there is.
+func TestNothingAnswers(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, 1, func(*Options) {})
+	s := httptest.NewServer(a.routes())
+	t.Cleanup(s.Close)
+	a.reader.Close()
+	a.Ledger.Close()
+	resp, body := send(t, "POST", s.URL+"/tasks/1/edit", "do=save&base=7&text=line+one%0D%0A%3Cline+two%3E")
+	if resp.StatusCode < 500 || !strings.Contains(body, "\nline one\n&lt;line two&gt;</textarea>") || !strings.Contains(body, `name="base" value="7"`) ||
+		!strings.Contains(body, "Your text was not saved") {
+		t.Errorf("the text is not there: %d\n%s", resp.StatusCode, body)
+	}
+	for _, c := range []struct{ method, path, from, link string }{
+		{"GET", "/conquests/conquest_000000?back=%2F", "/", `href="/conquests/conquest_000000?back=%2F">Try again`},
+		{"POST", "/held/conquest_000000", s.URL + "/held", `href="/held">Try again`},
+		{"POST", "/conquests/conquest_000000/star", s.URL + "/?q=one&sort=title", `href="/?q=one&amp;sort=title">Try again`},
+		{"POST", "/conquests/conquest_000000/star", "http://elsewhere.example/held", ""},
+		{"POST", "/release", "", ""},
+	} {
+		resp, body := send(t, c.method, s.URL+c.path, "gold=true", "Referer", c.from)
+		if resp.StatusCode < 500 || c.link != "" && !strings.Contains(body, c.link) || c.link == "" && strings.Contains(body, "Try again") {
+			t.Errorf("%s %s from %q: %d, want %q\n%s", c.method, c.path, c.from, resp.StatusCode, c.link, body)
+		}
+	}
+}

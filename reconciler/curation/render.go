@@ -124,29 +124,48 @@ type errorPage struct {
 	Status int
 	Says   string // what happened
 	Do     string // what to do about it
-	Retry  bool
+	Again  string // where it can be tried again; "" where that would not help
 }
 
 // fail answers a person with what went wrong and what to do.
 func (a *App) fail(w http.ResponseWriter, r *http.Request, err error) {
 	a.log(r, err)
-	page := errorPage{Status: http.StatusInternalServerError, Says: "Something went wrong here.",
-		Do: "It is in the daemon's log. Nothing that was saved before is lost.", Retry: true}
-	var p *web.Problem
-	switch {
-	case errors.As(err, &p):
-		p.RetryAfter(w.Header())
-		page = errorPage{Status: p.Status, Says: p.Detail, Retry: p.Status >= http.StatusInternalServerError}
-	case labelstudio.Away(err):
-		page = errorPage{http.StatusServiceUnavailable, "Label Studio does not answer.", "Try again in a moment. Nothing was changed.", true}
-	case isDatabaseAway(err):
-		page = errorPage{http.StatusServiceUnavailable, "Aristotle's database does not answer.",
-			"Try again in a moment. Nothing was changed; what was saved before is safe.", true}
+	page := explain(err)
+	if page.Status >= http.StatusInternalServerError {
+		page.Again = again(r)
 	}
 	if err := a.render(w, r, page.Status, "error", http.StatusText(page.Status), page); err != nil {
 		a.log(r, err)
 		http.Error(w, page.Says, page.Status)
 	}
+}
+
+func explain(err error) errorPage {
+	var p *web.Problem
+	switch {
+	case errors.As(err, &p):
+		return errorPage{Status: p.Status, Says: p.Detail}
+	case labelstudio.Away(err):
+		return errorPage{Status: http.StatusServiceUnavailable, Says: "Label Studio does not answer.", Do: "Try again in a moment. Nothing was changed."}
+	case isDatabaseAway(err):
+		return errorPage{Status: http.StatusServiceUnavailable, Says: "Aristotle's database does not answer.",
+			Do: "Try again in a moment. Nothing was changed; what was saved before is safe."}
+	}
+	return errorPage{Status: http.StatusInternalServerError, Says: "Something went wrong here.",
+		Do: "It is in the daemon's log. Nothing that was saved before is lost."}
+}
+
+// again is where a person can try again: at the same address, or, where that takes a
+// form, on the page that the form is on.
+func again(r *http.Request) string {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return r.URL.RequestURI()
+	}
+	from, err := url.Parse(r.Referer())
+	if err != nil || from.Host != r.Host || from.Host == "" {
+		return ""
+	}
+	return local(from.RequestURI())
 }
 
 func badForm(err error) error {
