@@ -1,6 +1,7 @@
 package labelstudio
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -98,21 +99,26 @@ func (d *Database) Same(ctx context.Context, t Task) (bool, error) {
 // alone, and users come as numbers. Of data that is long, and so kept compressed, the
 // second is only read where the first is no text: unpacking it is what costs.
 func (d *Database) TasksAfter(ctx context.Context, project, afterID int64, limit int) (tasks []Task, total int, err error) {
+	tasks = make([]Task, 0, limit)
+	var older []int64 // those that may have an "id"
 	rows, err := d.pool.Query(ctx, `
-		SELECT t.id, t.created_at, t.updated_at, t.meta, k.first,
-		       CASE WHEN jsonb_typeof(k.first) = 'string' AND k.first <> '""' THEN NULL ELSE t.data->'id' END
-		FROM task t CROSS JOIN LATERAL (SELECT t.data->'conquest_id' AS first OFFSET 0) k
-		WHERE t.project_id = $1 AND t.id > $2 ORDER BY t.id LIMIT $3`, project, afterID, limit)
+		SELECT id, created_at, updated_at, meta, data->'conquest_id'
+		FROM task WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3`, project, afterID, limit)
 	if err == nil {
-		tasks = make([]Task, 0, limit)
 		t := Task{Project: project}
-		var first, second json.RawMessage
-		_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.CreatedAt, &t.UpdatedAt, &t.Meta, &first, &second}, func() error {
-			t.Data, t.Annotations = ids(first, second), []Annotation{}
+		var meta, first []byte // as they are: a json.RawMessage would be parsed on its way
+		_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.CreatedAt, &t.UpdatedAt, &meta, &first}, func() error {
+			t.Meta, t.Data, t.Annotations = meta, ids(first, nil), []Annotation{}
+			if len(first) < len(`"x"`) || first[0] != '"' {
+				older = append(older, t.ID)
+			}
 			tasks = append(tasks, t)
-			t, first, second = Task{Project: project}, nil, nil
+			t, meta, first = Task{Project: project}, nil, nil
 			return nil
 		})
+	}
+	if err == nil && len(older) > 0 {
+		err = d.readIDs(ctx, tasks, older)
 	}
 	if err == nil && len(tasks) > 0 {
 		err = d.annotate(ctx, tasks)
@@ -123,9 +129,26 @@ func (d *Database) TasksAfter(ctx context.Context, project, afterID int64, limit
 	return tasks, len(tasks), nil
 }
 
+// readIDs reads both keys of the data of older tasks.
+func (d *Database) readIDs(ctx context.Context, tasks []Task, older []int64) error {
+	rows, err := d.pool.Query(ctx, `SELECT id, data->'conquest_id', data->'id' FROM task WHERE id = ANY($1) ORDER BY id`, older)
+	if err != nil {
+		return err
+	}
+	var id int64
+	var first, second []byte
+	_, err = pgx.ForEachRow(rows, []any{&id, &first, &second}, func() error {
+		at, _ := slices.BinarySearchFunc(tasks, id, func(t Task, id int64) int { return cmp.Compare(t.ID, id) })
+		tasks[at].Data = ids(first, second)
+		first, second = nil, nil
+		return nil
+	})
+	return err
+}
+
 // ids is an object with the keys that are there.
-func ids(first, second json.RawMessage) json.RawMessage {
-	data := []byte(`{`)
+func ids(first, second []byte) json.RawMessage {
+	data := append(make([]byte, 0, len(`{"conquest_id":,"id":}`)+len(first)+len(second)), '{')
 	if first != nil {
 		data = append(append(data, `"conquest_id":`...), first...)
 	}

@@ -28,6 +28,9 @@ type stamp struct {
 // readMeta reads what a task's meta says of the star. JSON true is the star, any
 // other value is none; a meta that is no object says nothing.
 func readMeta(task int64, meta json.RawMessage) star.Meta {
+	if !mentions(meta) {
+		return star.Meta{}
+	}
 	m := object(meta)
 	read := star.Meta{Gold: value(m[metaGold]), IsGold: value(m[metaIsGold])}
 	var s stamp
@@ -35,6 +38,12 @@ func readMeta(task int64, meta json.RawMessage) star.Meta {
 		read.Stamp = star.Stamp(s.Attempt)
 	}
 	return read
+}
+
+// mentions tells whether a meta may have one of our keys: most have none, and need not
+// be taken apart. A backslash may hide one.
+func mentions(meta json.RawMessage) bool {
+	return bytes.Contains(meta, []byte(metaGold)) || bytes.Contains(meta, []byte(metaStamp)) || bytes.IndexByte(meta, '\\') >= 0
 }
 
 func value(raw json.RawMessage) star.Value {

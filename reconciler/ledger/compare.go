@@ -215,24 +215,36 @@ func (r *pairRow) edge() PairEdge {
 	return e
 }
 
-// plainEdgeColumns leave out what takes a look-up an edge: Unmet and TextHash.
-const plainEdgeColumns = `
-	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
-	       extract(epoch FROM intent_deadline - now())::float8, missing_since, false, held, NULL::bytea`
-
 // EdgesBetween returns, in task order, the edges of a project whose task ids are above
-// after and not above upto, and those of other projects among them that are in ids. Unmet and TextHash are not read.
+// after and not above upto, and those of other projects among them that are in ids. It
+// reads no more than what a listed task is compared with: a pass asks for every edge.
 func (l *Ledger) EdgesBetween(ctx context.Context, project, after, upto int64, ids []int64) ([]Edge, error) {
-	return l.edges(ctx, `task_id > $2 AND task_id <= $3 AND (project = $1 OR task_id = ANY($4))`, project, after, upto, ids)
+	rows, err := l.pool.Query(ctx, `
+		SELECT task_id, key, project, task_created_at, s, older, last, NULLIF(base, '{}'), intent_value, missing_since, held
+		FROM edge WHERE task_id > $2 AND task_id <= $3 AND (project = $1 OR task_id = ANY($4)) ORDER BY task_id`, project, after, upto, ids)
+	edges := make([]Edge, 0, len(ids))
+	if err == nil {
+		var e Edge
+		_, err = pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.TaskCreatedAt, &e.S, &e.Older, &e.Last, &e.Base,
+			&e.IntentValue, &e.MissingSince, &e.Held}, func() error {
+			edges = append(edges, e)
+			e = Edge{}
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the edges of project %d: %w", project, err)
+	}
+	return edges, nil
 }
 
-// Edges returns, in task order, the edges of tasks. Unmet and TextHash are not read.
-func (l *Ledger) Edges(ctx context.Context, tasks []int64) ([]Edge, error) {
-	return l.edges(ctx, `task_id = ANY($1)`, tasks)
-}
-
-func (l *Ledger) edges(ctx context.Context, where string, args ...any) (edges []Edge, err error) {
-	rows, err := l.pool.Query(ctx, plainEdgeColumns+` FROM edge WHERE `+where+` ORDER BY task_id`, args...)
+// Edges returns, in task order, the edges of tasks. Unmet and TextHash are not read,
+// which take a look-up an edge.
+func (l *Ledger) Edges(ctx context.Context, tasks []int64) (edges []Edge, err error) {
+	rows, err := l.pool.Query(ctx, `
+		SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
+		       extract(epoch FROM intent_deadline - now())::float8, missing_since, false, held, NULL::bytea
+		FROM edge WHERE task_id = ANY($1) ORDER BY task_id`, tasks)
 	if err == nil {
 		edges, err = scanEdges(rows)
 	}
