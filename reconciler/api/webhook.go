@@ -34,6 +34,12 @@ const (
 	smallBody = 1 << 20
 )
 
+// msgWebhook is how the log tells of deliveries that could not be taken, and failed of which
+// it is where that was not the sender's doing.
+const msgWebhook = "webhook"
+
+var failed = fmt.Sprint(metrics.Failed, http.StatusServiceUnavailable)
+
 // webhook takes a delivery: it commits which keys it concerns, answers, and never
 // uses the body again. A delivery is at most once and never repeated: what we refuse
 // or cannot keep, the incremental pass finds.
@@ -43,6 +49,9 @@ func (a *API) webhook(w http.ResponseWriter, r *http.Request) {
 	a.Metrics.WebhookDuration.Observe(time.Since(start).Seconds())
 	a.Metrics.Webhooks.With(metrics.ActionOf(action), outcome).Inc()
 	if err == nil {
+		if outcome == metrics.Accepted { // what is ignored asks no database
+			a.failures.Over(r.Context(), a.Log, msgWebhook, failed)
+		}
 		web.Answer(w, http.StatusOK, map[string]string{"status": string(outcome)})
 		return
 	}
@@ -50,7 +59,7 @@ func (a *API) webhook(w http.ResponseWriter, r *http.Request) {
 	if !errors.As(err, &p) {
 		p = &web.Problem{Status: http.StatusServiceUnavailable, Detail: "The database is away. Nothing needs to be sent again: the next pass finds it."}
 	}
-	a.failures.Log(r.Context(), a.Log, slog.LevelWarn, "webhook", fmt.Sprint(outcome, p.Status), err,
+	a.failures.Log(r.Context(), a.Log, slog.LevelWarn, msgWebhook, fmt.Sprint(outcome, p.Status), err,
 		slog.String("action", string(metrics.ActionOf(action))), slog.String("outcome", string(outcome)), slog.Int("status", p.Status))
 	web.Fail(w, p)
 }

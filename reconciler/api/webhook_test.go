@@ -1,15 +1,21 @@
 package api
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/auth"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 	"github.com/aristotle/reconciler/reconciler/web"
 )
@@ -99,4 +105,37 @@ func FuzzParseEvent(f *testing.F) {
 			ledger.KeyOf(n.Data) // takes anything
 		}
 	})
+}
+
+// Each outage of the database is told once when it begins and once when it is over, also the second with the same words; what
+// does not concern us says nothing of it.
+func TestWebhookTellsOutages(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	var away error
+	a := &API{Metrics: metrics.New(prometheus.NewRegistry()), Guard: &auth.Guard{}, Log: slog.New(slog.NewTextHandler(&log, nil))}
+	a.links.commit = func(context.Context, []ledger.Link) error { return away }
+	deliver := func(status int, body string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		a.webhook(w, httptest.NewRequest(http.MethodPost, "http://127.0.0.1:4080/v1/webhooks/label-studio", strings.NewReader(body)))
+		if w.Code != status {
+			t.Fatalf("%s is answered with %d", body, w.Code)
+		}
+	}
+	const star, other = `{"action": "ANNOTATION_CREATED", "task": {"id": 1, "data": {"conquest_id": "k"}}}`, `{"action": "PROJECT_UPDATED"}`
+	for outages := range 2 {
+		away = errors.New("away")
+		for range 3 {
+			deliver(http.StatusServiceUnavailable, star)
+			deliver(http.StatusOK, other)
+		}
+		away = nil
+		for range 3 {
+			deliver(http.StatusOK, star)
+		}
+		if begun, ended := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "works again"); begun != outages+1 || ended != outages+1 {
+			t.Errorf("of %d outages %d are told, of their ends %d:\n%s", outages+1, begun, ended, &log)
+		}
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -134,10 +135,13 @@ func (a *App) routes() http.Handler {
 		return web.Refuse(http.StatusNotFound, "There is no such page. The list of conquests is a good place to start again.")
 	}))
 
-	m.Handle("/api/", a.programs())
+	m.Handle(programsUnder, a.programs())
 	m.HandleFunc("GET /openapi.yaml", web.ServeOpenAPI)
 	return a.secure(m)
 }
+
+// programsUnder is where all is for programs.
+const programsUnder = "/api/"
 
 // programs are the calls that openapi.yaml describes.
 func (a *App) programs() *web.Mux {
@@ -208,7 +212,12 @@ func (a *App) secure(next http.Handler) http.Handler {
 		w.Header().Set("Referrer-Policy", "same-origin") // with none at all a form would not tell its origin
 		if auth.Bearer(r) == "" {                        // a token in a header is nothing that a browser adds by itself
 			if err := a.origin.Check(r); err != nil {
-				a.fail(w, r, web.Refuse(http.StatusForbidden, "This was sent from a page of another site. Open this page itself and try again."))
+				refused := web.Refuse(http.StatusForbidden, "This was sent from a page of another site. Open this page itself and try again.")
+				if strings.HasPrefix(r.URL.Path, programsUnder) {
+					web.Fail(w, refused)
+				} else {
+					a.fail(w, r, refused)
+				}
 				return
 			}
 		}
