@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // The times of pruning.
@@ -17,18 +18,16 @@ const (
 )
 
 // Prune deletes records of the audit once they are older than keep, in small batches,
-// until ctx ends; 0 keeps all. It is for the leader. What fails is tried again later, and
-// said once until it changes.
+// until ctx ends; 0 keeps all. It is for the leader. What fails is tried again later.
 func Prune(ctx context.Context, l *ledger.Ledger, keep time.Duration, log *slog.Logger) error {
-	last := ""
+	const what = "prune the audit"
+	var failures logs.Failures
 	for keep > 0 && ctx.Err() == nil {
 		more, err := l.Prune(ctx, keep)
-		switch {
-		case err == nil:
-			last = ""
-		case ctx.Err() == nil && err.Error() != last:
-			log.WarnContext(ctx, "prune the audit", logError, err)
-			last = err.Error()
+		if err == nil {
+			failures.Over(ctx, log, what, "")
+		} else if ctx.Err() == nil {
+			failures.Log(ctx, log, slog.LevelWarn, what, "", err)
 		}
 		if more {
 			sleep(ctx, pruneGap)

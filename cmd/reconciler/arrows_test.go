@@ -24,12 +24,12 @@ func arrows() map[string][]string {
 		"reconciler/api":      {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/logs", "reconciler/web", "labelstudio", "aristotle", "metrics"},
 		"reconciler/curation": {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/story", "reconciler/web", "labelstudio", "aristotle", "metrics"},
 		// What both servers share.
-		"reconciler/auth":        {"reconciler/web", "metrics"},
+		"reconciler/auth":        {"reconciler/logs", "reconciler/web", "metrics"},
 		"reconciler/web":         {"metrics"},
 		"reconciler/web/webtest": {"reconciler/web"},
 		"reconciler/story":       {"reconciler/ledger", "reconciler/star", "aristotle"},
 		"reconciler/icl":         {"reconciler/ledger", "aristotle", "metrics"},
-		"reconciler/ledger":      {"reconciler/star", "aristotle", "metrics"},
+		"reconciler/ledger":      {"reconciler/logs", "reconciler/star", "aristotle", "metrics"},
 		"reconciler/star":        {},
 		"reconciler/logs":        {},
 		// Three leaves, none of which imports another.

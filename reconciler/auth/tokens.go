@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // Scope is what a token may be used for.
@@ -102,7 +103,9 @@ func (t *Tokens) take(text []byte) error {
 func (t *Tokens) Watch(ctx context.Context, m *metrics.Metrics, log *slog.Logger) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	last := ""
+	const what = "read the tokens file: going on with those before"
+	var failures logs.Failures
+	broken := false
 	for {
 		select {
 		case <-tick.C:
@@ -111,21 +114,25 @@ func (t *Tokens) Watch(ctx context.Context, m *metrics.Metrics, log *slog.Logger
 		}
 		text, err := t.read()
 		switch {
-		case err == nil && bytes.Equal(text, t.text) && last == "":
+		case err == nil && bytes.Equal(text, t.text) && !broken:
 			continue
 		case err == nil:
 			err = t.take(text)
 		}
-		switch {
-		case err == nil:
-			m.TokensOK.Set(1)
-			log.InfoContext(ctx, "tokens were read", "file", t.path, "tokens", len(*t.entries.Load()))
-			last = ""
-		case err.Error() != last: // a repeated failure is logged once until it changes
+		if err != nil {
+			broken = true
 			m.TokensOK.Set(0)
-			log.ErrorContext(ctx, "the tokens from before count until the tokens file is mended", "error", err)
-			last = err.Error()
+			failures.Log(ctx, log, slog.LevelError, what, "", err)
+			continue
 		}
+		m.TokensOK.Set(1)
+		attrs := []slog.Attr{slog.String("file", t.path), slog.Int("tokens", len(*t.entries.Load()))}
+		if broken {
+			failures.Over(ctx, log, what, "", attrs...)
+		} else {
+			log.LogAttrs(ctx, slog.LevelInfo, "tokens were read", attrs...)
+		}
+		broken = false
 	}
 }
 

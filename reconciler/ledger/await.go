@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 const (
@@ -72,10 +74,12 @@ func (l *Ledger) Poke(ctx context.Context) error {
 // Relay wakes those who wait in [Ledger.Await] and calls poke when a replica was asked
 // for a pass, until ctx ends. A session that is lost is made anew.
 func (l *Ledger) Relay(ctx context.Context, log *slog.Logger, poke func()) error {
-	last, poked := "", channel(l.schema, "poke")
+	const what = "not told of turns that end: whoever waits asks every second"
+	var failures logs.Failures
+	poked := channel(l.schema, "poke")
 	for {
 		err := l.listen(ctx, []string{channel(l.schema, "done"), poked}, func() {
-			last = ""
+			failures.Over(ctx, log, what, "")
 			l.waiting.wakeAll() // what ended before nobody was told
 		}, func(n *pgconn.Notification) {
 			if n.Channel == poked {
@@ -87,10 +91,7 @@ func (l *Ledger) Relay(ctx context.Context, log *slog.Logger, poke func()) error
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err.Error() != last {
-			log.WarnContext(ctx, "not told of turns that end: whoever waits asks every second", "error", err)
-			last = err.Error()
-		}
+		failures.Log(ctx, log, slog.LevelWarn, what, "", err)
 		select {
 		case <-time.After(relayRetry):
 		case <-ctx.Done():
