@@ -20,7 +20,7 @@ func arrows() map[string][]string {
 	return map[string][]string{
 		"cmd/reconciler": append([]string{"reconciler", "reconciler/api", "reconciler/auth", "reconciler/curation", "reconciler/icl", "reconciler/ledger",
 			"reconciler/logs", "reconciler/star", "reconciler/story", "reconciler/web", "labelstudio/sandbox", "aristotle/sandbox"}, leaves...),
-		"reconciler":          append([]string{"reconciler/icl", "reconciler/ledger", "reconciler/logs", "reconciler/star"}, leaves...),
+		"reconciler":          append([]string{"reconciler/icl", "reconciler/ledger", "reconciler/logs", "reconciler/star", "reconciler/story"}, leaves...),
 		"reconciler/api":      {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/logs", "reconciler/web", "labelstudio", "aristotle", "metrics"},
 		"reconciler/curation": {"reconciler/auth", "reconciler/icl", "reconciler/ledger", "reconciler/story", "reconciler/web", "labelstudio", "aristotle", "metrics"},
 		// What both servers share.
