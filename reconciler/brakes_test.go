@@ -419,3 +419,44 @@ func TestTooOldToGoOn(t *testing.T) {
 	}
 	states("wanted", "replaced")
 }
+
+// TestOneProjectRefused: a project that answers 403 keeps no other from its passes, and does not count
+// as a Label Studio that is away.
+func TestOneProjectRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	other := r.studio.AddProject("refused")
+	both := func(p *reconciler.Passes) { p.Projects = []int64{other, r.project} }
+	late := r.studio.AddTask(other, map[string]any{"conquest_id": "c1"}, nil)
+	r.full(r.passes(both))
+	r.turnAll(r.turner(r.client))
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if q.URL.Query().Get("project") == fmt.Sprint(other) {
+			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusForbidden}
+		}
+		return studio.Fault{}
+	})
+	r.studio.SetMeta(r.tasks[0], map[string]any{"gold_star": true})
+	p := r.passes(both)
+	if err := p.Changes(t.Context()); !labelstudio.IsAuth(err) {
+		t.Errorf("the incremental pass tells %v", err)
+	}
+	r.want("found by the incremental pass", r.text(`SELECT string_agg(key, ', ') FROM reconciler.finding`), "c0")
+	r.exec(`DELETE FROM reconciler.pass`)
+	if err := r.ledger.WantFull(t.Context(), "a test", nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(ctx) })
+	r.eventually(func() bool {
+		return r.ask(`SELECT EXISTS (SELECT FROM reconciler.pass WHERE projects IS NULL AND state = 'done')`)
+	})
+	if p.Away() {
+		t.Error("Label Studio counts as away")
+	}
+	cancel()
+	running.Wait()
+	r.want("dirty", r.text(`SELECT string_agg(key, ', ') FROM reconciler.queue WHERE want_gen > done_gen`), "c0")
+	r.want("missing", r.text(`SELECT string_agg(task_id::text, ', ') FROM reconciler.edge WHERE task_id = $1 AND missing_since IS NOT NULL`, late), "")
+}

@@ -29,14 +29,16 @@ type sight struct {
 	at time.Time // before it was asked for
 }
 
-// isAway tells whether an error concerns Label Studio as a whole, by asking it for
-// the least: a request that fails by itself must not keep all keys waiting.
-func (t *Turner) isAway(ctx context.Context, err error) bool {
-	if !labelstudio.Away(err) {
-		return false
+// asAway marks an error with errAway where it concerns Label Studio as a whole, by asking
+// it for the least: a request that fails by itself must keep nothing else waiting.
+func asAway(ctx context.Context, studio taskSide, err error) error {
+	if errors.Is(err, errAway) || !labelstudio.Away(err) {
+		return err
 	}
-	_, err = t.tasks.Whoami(ctx)
-	return err != nil
+	if _, none := studio.Whoami(ctx); none != nil {
+		return fmt.Errorf("%w: %w", errAway, err)
+	}
+	return err
 }
 
 // unread notes tasks that could not be read.
@@ -44,8 +46,11 @@ func (t *Turner) unread(ctx context.Context, s *sights, ids []int64, err error) 
 	for _, id := range ids {
 		s.errs[id] = err
 	}
-	if s.away == nil && t.isAway(ctx, err) {
-		s.away = fmt.Errorf("%w: %w", errAway, err)
+	if s.away != nil {
+		return
+	}
+	if err = asAway(ctx, t.tasks, err); errors.Is(err, errAway) {
+		s.away = err
 	}
 }
 
@@ -54,8 +59,8 @@ func (t *Turner) unread(ctx context.Context, s *sights, ids []int64, err error) 
 // since a listing may be short.
 func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger.Link, unsearched error) *sights {
 	s := &sights{unsearched: unsearched, tasks: map[int64]sight{}, missing: map[int64]bool{}, errs: map[int64]error{}}
-	if t.isAway(ctx, unsearched) {
-		s.away = fmt.Errorf("%w: %w", errAway, unsearched)
+	if errors.Is(unsearched, errAway) {
+		s.away = unsearched
 	}
 	byProject := map[int64][]int64{}
 	for _, c := range claims {
@@ -188,12 +193,12 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 		for _, field := range []string{"conquest_id", "id"} {
 			tasks, err := t.tasks.FindTasks(ctx, p, field, keys)
 			if err != nil {
-				failed = errors.Join(failed, err)
+				failed = errors.Join(failed, asAway(ctx, t.tasks, err))
 				break
 			}
 			links = append(links, linksOf(p, tasks)...)
 		}
-		if labelstudio.Away(failed) {
+		if errors.Is(failed, errAway) {
 			break
 		}
 	}
@@ -231,7 +236,7 @@ func (p *projects) list(ctx context.Context, studio taskSide, configured []int64
 	}
 	all, err := studio.Projects(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list projects: %w", err)
+		return nil, asAway(ctx, studio, fmt.Errorf("list projects: %w", err))
 	}
 	ids := make([]int64, len(all))
 	for i, project := range all {

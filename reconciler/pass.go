@@ -171,7 +171,7 @@ func (p *Passes) Run(ctx context.Context) error {
 		next, err := p.full(ctx)
 		if p.tell(ctx, string(metrics.Full), err); err != nil {
 			p.notBefore = time.Now().Add(p.Retry)
-			p.away.Store(labelstudio.Away(err))
+			p.away.Store(errors.Is(err, errAway))
 		}
 		p.tick(ctx)
 		p.wait(ctx, next)
@@ -208,10 +208,11 @@ func (p *Passes) tick(ctx context.Context) {
 		p.tell(ctx, "cleaning up", err)
 		p.found.Store(left || err != nil)
 	}
-	if soon := time.Now().Add(awayRetry); labelstudio.Away(err) && soon.Before(p.nextChanges) {
+	away := errors.Is(err, errAway)
+	if soon := time.Now().Add(awayRetry); away && soon.Before(p.nextChanges) {
 		p.nextChanges = soon // with a schedule of hours, that it is back must not take hours to be known
 	}
-	if was := p.away.Swap(labelstudio.Away(err)); was && err == nil {
+	if was := p.away.Swap(away); was && !away {
 		p.notBefore = time.Time{} // it is back
 	}
 	if err == nil {
@@ -283,9 +284,9 @@ func (p *Passes) ours(project int64) bool {
 func (p *Passes) each(ctx context.Context, ids []int64, pass func(int64) error) error {
 	var all error
 	for _, id := range ids {
-		if err := pass(id); err != nil {
+		if err := asAway(ctx, p.Studio, pass(id)); err != nil {
 			all = errors.Join(all, fmt.Errorf("project %d: %w", id, err))
-			if labelstudio.Away(err) || ctx.Err() != nil {
+			if errors.Is(err, errAway) || ctx.Err() != nil {
 				break
 			}
 		}

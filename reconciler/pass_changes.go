@@ -49,7 +49,7 @@ func (p *Passes) changes(ctx context.Context) (err error) {
 			return p.want(ctx, "a project is new", []int64{id})
 		}
 	})
-	if ctx.Err() != nil || labelstudio.Away(failed) && len(c.keys) == 0 {
+	if ctx.Err() != nil || errors.Is(failed, errAway) && len(c.keys) == 0 {
 		return failed
 	}
 	if err := p.judge(ctx, c, began); err != nil {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
@@ -139,11 +138,11 @@ func (p *Passes) read(ctx context.Context, pass ledger.Pass) (read []int64, fail
 		if slices.Contains(pass.Read, project) {
 			continue
 		}
-		err := p.readProject(ctx, pass, project, &tasks)
+		err := asAway(ctx, p.Studio, p.readProject(ctx, pass, project, &tasks))
 		switch {
 		case err == nil:
 			read = append(read, project)
-		case ctx.Err() != nil || labelstudio.Away(err) || errors.Is(err, ledger.ErrOvertaken):
+		case ctx.Err() != nil || errors.Is(err, errAway) || errors.Is(err, ledger.ErrOvertaken):
 			return nil, nil, err
 		default:
 			failed = errors.Join(failed, fmt.Errorf("project %d: %w", project, err), p.want(ctx, "a project could not be read", []int64{project}))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -51,8 +50,8 @@ func (t *Turner) patchAll(ctx context.Context, all []writes) error {
 				answer, err = t.patch(ctx, w, p)
 			}
 			end = t.patched(ctx, &b, w, p, answer, err, end)
-			if err != nil && away == nil && t.isAway(ctx, err) {
-				away = fmt.Errorf("%w: %w", errAway, err)
+			if err = asAway(ctx, t.tasks, err); errors.Is(err, errAway) {
+				away = err
 			}
 		}
 		b.ends = append(b.ends, end)
