@@ -407,7 +407,8 @@ func conflictFlow(s *street, page func(*testing.T) *tab, key string) {
 	s.wantCorrection(task, s.side.email, "the text of Ana and Ben")
 }
 
-// What is held is settled with one click, seen by another person, and can be undone.
+// What is held is settled with one click, seen by another person. What that changed can be undone; a word that the row had said already
+// cannot, since its other would be a VICTORY that the conquest never was.
 func settleFlow(s *street, page func(*testing.T) *tab, key string) {
 	s.conquest(key, "DEFEAT")
 	s.exec(`UPDATE "Conquest" SET "evaluatedAt" = '2020-02-28 12:00' WHERE id = $1`, key)
@@ -428,9 +429,21 @@ func settleFlow(s *street, page func(*testing.T) *tab, key string) {
 	ben.until(gone)
 	s.wantStar(task, false)
 	s.has("the row", s.row(key), object{"result": "DEFEAT"})
-	ana.click(".undo")
-	s.wantStar(task, true)
+	if n := ana.js(`document.querySelectorAll(".undo").length`); n != "0" {
+		s.Error("there is an Undo of what changed nothing")
+	}
+
+	key += "_starred"
+	s.conquest(key, "DEFEAT")
+	task = s.task(key, s.projects[0], object{"gold_star": true})
+	s.wantSQL(`SELECT jsonb_build_object('held', held->'shown') FROM reconciler.edge WHERE task_id = $1`, object{"held": true}, task)
+	ana.open("/held")
+	ana.click(fmt.Sprintf(`.case[data-key=%q] button[value="true"]`, key))
+	ana.says("Settled: it is a VICTORY")
 	s.has("the row", s.row(key), object{"result": "VICTORY", "evaluatedBy": s.side.annotator})
+	ana.click(".undo")
+	s.wantStar(task, false)
+	s.has("the row", s.row(key), object{"result": "DEFEAT", "evaluatedBy": s.side.annotator})
 }
 
 // wantSQL waits until a query that makes an object returns it.

@@ -295,7 +295,10 @@ func (a *App) starKnown(ctx context.Context, who Person, task string, gold bool,
 }
 
 func clicked(key string, gold bool, done ledger.Clicked) flash {
-	f := flash{Says: "The star was taken away.", Key: key, Gold: !gold}
+	f := flash{Says: "The star was taken away."}
+	if done.Changed { // else there was nothing to go back to: the other answer would be a new one
+		f.Key, f.Gold = key, !gold
+	}
 	if gold {
 		f.Says = "Marked as gold star."
 	}

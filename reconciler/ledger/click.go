@@ -26,6 +26,7 @@ type Click struct {
 // Clicked is what a click came to.
 type Clicked struct {
 	Row     aristotle.Conquest // as it is now
+	Changed bool               // the row said otherwise until now
 	Gen     int64              // the tasks follow with the turn that brings the key's done_gen here
 	Settled int                // how many tasks were held, and are no longer
 }
@@ -129,7 +130,7 @@ func (s *clickState) take(b *pgx.Batch, c Click) Clicked {
 		aristotle.QueueVerdicts(b, []aristotle.Verdict{v})
 		s.row.Result, rec.Wrote = &v.Result, &v.Result
 	}
-	done, records := Clicked{Row: *s.row}, []Audit{rec}
+	done, records := Clicked{Row: *s.row, Changed: rec.Wrote != nil}, []Audit{rec}
 	if own { // only then the rating too: one without a hub that knows of it stayed gold if the row then took the star back
 		aristotle.QueueWriteRatings(b, aristotle.Rate(*s.row, c.Gold, s.place(c), s.ratings))
 		if s.hub.D != nil { // else no turn has come yet, and it begins where that would have begun
