@@ -157,7 +157,7 @@ func (d *daemon) openCuration(ctx context.Context) (err error) {
 	cfg := d.cfg
 	d.curation, err = curation.New(ctx, curation.Options{
 		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Guard: d.guard, Examples: d.examples, TrustedProxies: cfg.TrustedProxies,
-		Projects: cfg.LabelStudioProjects, Initial: string(cfg.Initial), Slot: string(cfg.Slot),
+		Projects: cfg.LabelStudioProjects, Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Slot: string(cfg.Slot),
 		StudioURL: string(cfg.LabelStudioPublicURL), AristotleURL: string(cfg.AristotleURL), Now: d.now,
 	})
 	return err

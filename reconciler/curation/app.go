@@ -38,6 +38,8 @@ type Options struct {
 	Initial  string  // RECONCILER_INITIAL
 	Slot     string  // RECONCILER_SLOT, for the status page
 
+	GroundTruth bool // RECONCILER_GROUND_TRUTH
+
 	// Where a person's browser finds the two sides. In AristotleURL {id} stands for the
 	// conquest's id; empty for no link.
 	StudioURL, AristotleURL string

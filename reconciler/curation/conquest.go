@@ -146,7 +146,7 @@ func (a *App) annotate(ctx context.Context, d *details) {
 				return err
 			}
 			for i := range found {
-				notes[found[i].ID] = notesOf(&found[i], emails, d.Texts.Response)
+				notes[found[i].ID] = a.notesOf(&found[i], emails, d.Texts.Response)
 			}
 		}
 		return nil
@@ -161,11 +161,11 @@ func (a *App) annotate(ctx context.Context, d *details) {
 }
 
 // notesOf are the annotations of a task, newest first.
-func notesOf(t *labelstudio.Task, email func(labelstudio.UserRef) string, response string) []note {
+func (a *App) notesOf(t *labelstudio.Task, email func(labelstudio.UserRef) string, response string) []note {
 	var all []note
 	for i := range t.Annotations {
 		an := &t.Annotations[i]
-		n := note{ID: an.ID, By: email(an.CompletedBy), At: an.CreatedAt, Gold: saysGold(an), Cancelled: an.WasCancelled, Response: corrected(an)}
+		n := note{ID: an.ID, By: email(an.CompletedBy), At: an.CreatedAt, Gold: saysGold(an) || a.GroundTruth && an.GroundTruth, Cancelled: an.WasCancelled, Response: corrected(an)}
 		if who := authorOf(an); who != "" && !strings.EqualFold(who, n.By) {
 			n.By, n.As = who, n.By
 		}

@@ -103,7 +103,7 @@ func (a *App) meet(ctx context.Context, p *editPage, who Person) error {
 	if p.Writer, err = a.people.writer(ctx, who.Email); err != nil {
 		return err
 	}
-	for _, n := range notesOf(t, a.people.emails(ctx), "") {
+	for _, n := range a.notesOf(t, a.people.emails(ctx), "") {
 		if n.Response != "" {
 			p.Newest = &n
 			break

@@ -15,13 +15,18 @@ import (
 // maxHeld bounds what the page shows at once: the first ones settled make room.
 const maxHeld = 100
 
-// heldSQL reads held tasks with their conquests, the longest waiting first.
+// heldTasks are the tasks that wait for a person: those of our projects ($1) that are
+// there, of conquests that the person may see ($2, $3).
+const heldTasks = `edge e JOIN public."Conquest" c ON c.id = e.key
+	WHERE e.held IS NOT NULL AND e.missing_since IS NULL AND (COALESCE(cardinality($1::bigint[]), 0) = 0 OR e.project = ANY($1))
+	  AND ($2 = '' OR c.philosopher = $2) AND ($3 = '' OR c.domain = $3)`
+
+// heldSQL reads them with their conquests, the one that waits longest first.
 const heldSQL = `
 	SELECT e.key, e.task_id, e.project, e.held, COALESCE(c.title, ''), COALESCE(c.result::text, ''), COALESCE(c."conquestType"::text, ''),
 	       c.philosopher, c.domain, COALESCE(c."evaluatedBy", ''), c."evaluatedAt", c."updatedAt", COALESCE(c."resultNotes", '')
-	FROM edge e JOIN public."Conquest" c ON c.id = e.key
-	WHERE e.held IS NOT NULL AND ($1 = '' OR c.philosopher = $1) AND ($2 = '' OR c.domain = $2)
-	ORDER BY e.held->>'since', e.key, e.task_id LIMIT $3`
+	FROM ` + heldTasks + `
+	ORDER BY min((e.held->>'since')::timestamptz) OVER (PARTITION BY e.key), e.key, e.task_id LIMIT $4`
 
 // heldKey is a conquest whose two sides differed when they first met.
 type heldKey struct {
@@ -47,7 +52,7 @@ type heldPage struct {
 }
 
 func (a *App) readHeld(ctx context.Context, who Person) (keys []heldKey, more bool, err error) {
-	rows, err := a.reader.Query(ctx, heldSQL, who.Philosopher, who.Domain, maxHeld+1)
+	rows, err := a.reader.Query(ctx, heldSQL, a.Projects, who.Philosopher, who.Domain, maxHeld+1)
 	if err != nil {
 		return nil, false, fmt.Errorf("read what is held: %w", err)
 	}
@@ -78,8 +83,8 @@ func (a *App) readHeld(ctx context.Context, who Person) (keys []heldKey, more bo
 
 // heldCount is for the navigation of every page: people should see that something
 // waits for them. An error shows none, as it is told where it matters.
-func (a *App) heldCount(ctx context.Context) (n int) {
-	if err := a.reader.QueryRow(ctx, `SELECT count(DISTINCT key) FROM edge WHERE held IS NOT NULL`).Scan(&n); err != nil {
+func (a *App) heldCount(ctx context.Context, who Person) (n int) {
+	if err := a.reader.QueryRow(ctx, `SELECT count(DISTINCT e.key) FROM `+heldTasks, a.Projects, who.Philosopher, who.Domain).Scan(&n); err != nil {
 		return 0
 	}
 	return n

@@ -2,13 +2,16 @@ package curation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/aristotle/reconciler/aristotle"
 )
@@ -27,7 +30,7 @@ const listSQL = `
 	JOIN public."Conquest" c ON c.id = p.id
 	LEFT JOIN LATERAL (
 		SELECT array_agg(task_id ORDER BY task_id) FILTER (WHERE missing_since IS NULL) AS tasks,
-		       count(*) FILTER (WHERE s AND missing_since IS NULL) AS starred, bool_or(held IS NOT NULL) AS held
+		       count(*) FILTER (WHERE s AND missing_since IS NULL) AS starred, bool_or(held IS NOT NULL AND missing_since IS NULL) AS held
 		FROM edge WHERE key = p.id) e ON true
 	LEFT JOIN queue q ON q.key = p.id
 	ORDER BY p.sorted %[3]s, p.id %[3]s`
@@ -53,6 +56,11 @@ func (a *App) conquests(ctx context.Context, q Query, who Person) (list, error) 
 		return c, row.Scan(&c.ID, &c.Title, &c.Type, &c.Result, &c.Philosopher, &c.Domain, &c.Status, &c.CreatedAt, &c.UpdatedAt, &c.sortedBy,
 			&c.Tasks, &c.Starred, &c.Held, &c.Dirty, &c.Attempts)
 	})
+	var bad *pgconn.PgError
+	if errors.As(err, &bad) && strings.HasPrefix(bad.Code, "22") && q.place != (place{}) { // the place's value is none of its column's
+		q.place = place{}
+		return a.conquests(ctx, q, who)
+	}
 	if err != nil {
 		return list{}, fmt.Errorf("list conquests: %w", err)
 	}

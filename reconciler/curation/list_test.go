@@ -108,6 +108,19 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// A place that is none is left out, as all that an address says and nobody knows.
+func TestNoPlace(t *testing.T) {
+	t.Parallel()
+	s := open(t, pageSize+1)
+	first := keysOf(get(t, s.URL+"/"))
+	for _, at := range []string{"after=x", "after=" + place{Value: "a", ID: "b"}.String(), "before=" + place{Value: "2025-13-45 99:00:00", ID: "b"}.String(),
+		"after=" + place{Value: "9999999-01-01 00:00:00", ID: "b"}.String()} {
+		if keys := keysOf(get(t, s.URL+"/?"+at)); !slices.Equal(keys, first) {
+			t.Errorf("%s shows %q", at, keys)
+		}
+	}
+}
+
 func keysOf(page string) (keys []string) {
 	for _, m := range rowKey.FindAllStringSubmatch(page, -1) {
 		keys = append(keys, m[1])

@@ -187,7 +187,10 @@ func (a *App) live(w http.ResponseWriter, r *http.Request) error {
 	if len(keys) > maxWatched {
 		return web.Refuse(http.StatusBadRequest, "At most %d keys can be watched.", maxWatched)
 	}
-	keys = slices.DeleteFunc(keys, func(k string) bool { return !isText(k) })
+	keys, err := a.visibleOf(r.Context(), personOf(r), slices.DeleteFunc(keys, func(k string) bool { return !isText(k) }))
+	if err != nil {
+		return err
+	}
 	// What the keys look like is read before the page is told that it is watched for:
 	// it then asks for a copy of itself, and misses nothing.
 	prints, err := a.watcher.look(r.Context(), keys)
@@ -200,6 +203,19 @@ func (a *App) live(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer a.watcher.remove(p)
 	return a.stream(w, r, p)
+}
+
+// visibleOf returns those of some keys that a person may see.
+func (a *App) visibleOf(ctx context.Context, who Person, keys []string) ([]string, error) {
+	if !who.Limited() {
+		return keys, nil
+	}
+	rows, err := a.reader.Query(ctx, `SELECT id FROM public."Conquest" WHERE id = ANY($1) AND ($2 = '' OR philosopher = $2) AND ($3 = '' OR domain = $3)`,
+		keys, who.Philosopher, who.Domain)
+	if err != nil {
+		return nil, fmt.Errorf("look whose keys these are: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 func (a *App) stream(w http.ResponseWriter, r *http.Request, p *watched) error {

@@ -1,6 +1,8 @@
 package curation
 
 import (
+	"bufio"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -9,10 +11,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/auth"
 )
 
@@ -136,6 +141,114 @@ func TestNothingAnswers(t *testing.T) {
 		resp, body := send(t, c.method, s.URL+c.path, "gold=true", "Referer", c.from)
 		if resp.StatusCode < 500 || c.link != "" && !strings.Contains(body, c.link) || c.link == "" && strings.Contains(body, "Try again") {
 			t.Errorf("%s %s from %q: %d, want %q\n%s", c.method, c.path, c.from, resp.StatusCode, c.link, body)
+		}
+	}
+}
+
+var (
+	caseKey   = regexp.MustCompile(`<article class="case"[^>]* data-key="([^"]*)"`)
+	heldTotal = regexp.MustCompile(`class="count">(\d+)<`)
+)
+
+// A held conquest is one case, the one that waits longest first, whenever each of its tasks came to be held. A task that is gone or of
+// another project waits for nobody, and who is confined to a part hears of no other: not of how many, nor of when it changes.
+func TestHeldCases(t *testing.T) {
+	t.Parallel()
+	hold := func(task int, since string) string {
+		return fmt.Sprintf(`UPDATE reconciler.edge SET held = '{"shown": true, "stamp": "", "stars": null, "since": "%s"}' WHERE task_id = %d`, since, task)
+	}
+	a := newApp(t, 10, func(o *Options) {
+		withTokens(t, o, "root", "ana , domain: domain0", "ben , domain: domain1", "cleo , domain: domain2")
+		o.Projects = []int64{1}
+	}, `INSERT INTO reconciler.edge (task_id, key, project, begun) VALUES (101, 'conquest_000001', 1, 'union'), (104, 'conquest_000004', 9, 'union')`,
+		hold(1, "2026-01-02T00:00:00Z"), hold(2, "2026-01-01T00:00:00Z"), hold(101, "2026-01-03T00:00:00Z"),
+		hold(4, "2026-01-01T00:00:00Z"), `UPDATE reconciler.edge SET missing_since = now() WHERE task_id = 4`, hold(104, "2026-01-01T00:00:00Z"))
+	s := httptest.NewServer(a.routes())
+	t.Cleanup(s.Close)
+	for who, want := range map[string][]string{"root": {"conquest_000001", "conquest_000000"}, "ana": {"conquest_000000"}, "ben": {"conquest_000001"}, "cleo": nil} {
+		_, page := send(t, "GET", s.URL+"/held", "", "Authorization", "Bearer "+who)
+		var cases []string
+		for _, m := range caseKey.FindAllStringSubmatch(page, -1) {
+			cases = append(cases, m[1])
+		}
+		total := ""
+		if m := heldTotal.FindStringSubmatch(page); m != nil {
+			total = m[1]
+		}
+		if wantTotal := strings.TrimPrefix(fmt.Sprint(len(want)), "0"); !slices.Equal(cases, want) || total != wantTotal {
+			t.Errorf("%s sees the cases %q and the number %q, want %q and %q", who, cases, total, want, wantTotal)
+		}
+		if who == "ben" && (!strings.Contains(page, ">task 2<") || !strings.Contains(page, ">task 101<")) {
+			t.Errorf("a case without its tasks: %s", page)
+		}
+	}
+	_, list := send(t, "GET", s.URL+"/?sync=held", "", "Authorization", "Bearer root")
+	if slices.Contains(keysOf(list), "conquest_000003") {
+		t.Error("the list calls a conquest held whose task is gone")
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+"/live?key=conquest_000001&key=conquest_000007", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer ana")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); ; {
+		if !lines.Scan() {
+			t.Fatal("the stream ended: ", lines.Err())
+		}
+		switch line := lines.Text(); line {
+		case "event: watching":
+			if _, err := a.Ledger.Pool().Exec(ctx, `UPDATE public."Conquest" SET title = 'changed'`); err != nil {
+				t.Fatal(err)
+			}
+		case "event: changed":
+			lines.Scan()
+			if got := lines.Text(); got != `data: ["conquest_000007"]` {
+				t.Errorf("who is confined to domain0 hears %s", got)
+			}
+			return
+		}
+	}
+}
+
+// However many searches are under way, a star is given in the name of who clicked.
+func TestStarWhileSearching(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, 1, func(o *Options) { withTokens(t, o, "ana , domain: domain0") })
+	s := httptest.NewServer(a.routes())
+	t.Cleanup(s.Close)
+	for range readers {
+		c, err := a.reader.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Release()
+	}
+	resp, body := send(t, "POST", s.URL+"/api/tasks/1/gold-star", `{"is_gold_star": true}`, "Authorization", "Bearer ana", "Content-Type", "application/json")
+	var by string
+	if err := a.Ledger.Pool().QueryRow(t.Context(), `SELECT COALESCE("evaluatedBy", '') FROM public."Conquest" WHERE result = 'VICTORY'`).Scan(&by); err != nil {
+		t.Error(err)
+	}
+	if resp.StatusCode != http.StatusOK || !strings.Contains(body, `"aristotle_synced":true`) || by != "ana@example.com" {
+		t.Errorf("%d %s by %q", resp.StatusCode, body, by)
+	}
+}
+
+// An annotation's ground_truth is a gold star where the setting says so.
+func TestGroundTruthShown(t *testing.T) {
+	t.Parallel()
+	task := &labelstudio.Task{Annotations: []labelstudio.Annotation{{ID: 1, GroundTruth: true}}}
+	for _, counts := range []bool{false, true} {
+		a := &App{Options: Options{GroundTruth: counts}}
+		if got := a.notesOf(task, func(labelstudio.UserRef) string { return "" }, "")[0].Gold; got != counts {
+			t.Errorf("where ground_truth counts: %v, it is shown as gold: %v", counts, got)
 		}
 	}
 }

@@ -211,7 +211,7 @@ func (q Query) filters(s *sql, who Person) {
 	}
 	switch syncState(q.Sync) {
 	case syncHeld:
-		s.where(`c.id IN (SELECT key FROM edge WHERE held IS NOT NULL)`)
+		s.where(`c.id IN (SELECT key FROM edge WHERE held IS NOT NULL AND missing_since IS NULL)`)
 	case syncStuck:
 		s.where(`c.id IN (SELECT key FROM queue WHERE want_gen > done_gen AND attempts >= %s)`, stuckAfter)
 	case syncUnderWay:

@@ -107,7 +107,7 @@ func (a *App) render(w http.ResponseWriter, r *http.Request, status int, name, t
 	v := view{Title: title, Page: name, Here: r.URL.RequestURI(), Body: body, Flash: takeFlash(w, r)}
 	if who, known := r.Context().Value(personKey{}).(Person); known {
 		v.Who = &who
-		v.Held = a.heldCount(r.Context())
+		v.Held = a.heldCount(r.Context(), who)
 	}
 	out := &bytes.Buffer{}
 	if err := a.pages.sets[name].ExecuteTemplate(out, "base", v); err != nil {

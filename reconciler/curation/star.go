@@ -108,7 +108,9 @@ func (a *App) linkOf(ctx context.Context, task int64) (ledger.Link, error) {
 	defer cancel()
 	link := ledger.Link{Task: task}
 	var missing bool
-	err := a.reader.QueryRow(ctx, `SELECT key, project, missing_since IS NOT NULL FROM edge WHERE task_id = $1`, task).Scan(&link.Key, &link.Project, &missing)
+	// Not by the pages' connections, here and below: all of them may be busy with searches, and
+	// a database that has none left would count as away.
+	err := a.Ledger.Pool().QueryRow(ctx, `SELECT key, project, missing_since IS NOT NULL FROM edge WHERE task_id = $1`, task).Scan(&link.Key, &link.Project, &missing)
 	known := err == nil && !missing
 	if known && !a.ours(link.Project) {
 		return ledger.Link{}, noTask()
@@ -173,7 +175,7 @@ func (a *App) visible(ctx context.Context, who Person, key string) error {
 		return nil
 	}
 	var philosopher, domain string
-	err := a.reader.QueryRow(ctx, `SELECT philosopher, domain FROM public."Conquest" WHERE id = $1`, key).Scan(&philosopher, &domain)
+	err := a.Ledger.Pool().QueryRow(ctx, `SELECT philosopher, domain FROM public."Conquest" WHERE id = $1`, key).Scan(&philosopher, &domain)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows) || err == nil && !who.may(philosopher, domain):
 		return noConquest()
@@ -250,7 +252,7 @@ func (a *App) followed(ctx context.Context, key string, gen int64, limit time.Du
 
 // shows tells whether we know that a task shows what it is to show.
 func (a *App) shows(ctx context.Context, task int64, gold bool) (yes bool) {
-	err := a.reader.QueryRow(ctx, `SELECT COALESCE(s = $2, false) AND intent_value IS NULL AND missing_since IS NULL FROM edge WHERE task_id = $1`, task, gold).Scan(&yes)
+	err := a.Ledger.Pool().QueryRow(ctx, `SELECT COALESCE(s = $2, false) AND intent_value IS NULL AND missing_since IS NULL FROM edge WHERE task_id = $1`, task, gold).Scan(&yes)
 	return err == nil && yes
 }
 
