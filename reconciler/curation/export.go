@@ -53,6 +53,10 @@ func (c choice) query(limit int, cursor string) icl.Query {
 	return icl.Query{Philosopher: c.Philosopher, Domain: c.Domain, Type: c.Type, Limit: limit, Cursor: cursor}
 }
 
+func (c choice) selection() icl.Selection {
+	return icl.Selection{Philosopher: c.Philosopher, Domain: c.Domain, Type: c.Type}
+}
+
 // exportPage is what the template is given.
 type exportPage struct {
 	Choice  choice
@@ -69,10 +73,6 @@ const firstExamples = 3
 // maxSnippet bounds what it shows of each, in bytes.
 const maxSnippet = 4000
 
-const goldSQL = `SELECT count(*) FROM public.ml_analysis_rating r LEFT JOIN public."Conquest" c ON c.id = r.conquest_analysis_id
-	WHERE r.is_gold_star AND ($1 = '' OR r.philosopher = $1) AND ($2 = '' OR r.domain = $2)
-	  AND ($3 = '' OR lower(c."conquestType"::text) = lower($3))`
-
 func (a *App) showExport(w http.ResponseWriter, r *http.Request) error {
 	who := personOf(r)
 	c, err := readChoice(r.URL.Query(), who)
@@ -84,10 +84,12 @@ func (a *App) showExport(w http.ResponseWriter, r *http.Request) error {
 		return a.readFacets(ctx, who)
 	})(readLimit)
 	p.Types = listPage{}.Options(p.Facets.Types, c.Type)
-	if err := a.reader.QueryRow(r.Context(), goldSQL, c.Philosopher, c.Domain, c.Type).Scan(&p.Gold); err != nil {
-		return fmt.Errorf("count gold stars: %w", err)
+	ctx, cancel := context.WithTimeout(r.Context(), readLimit)
+	defer cancel()
+	if p.Gold, err = a.Examples.Count(ctx, c.selection()); err != nil {
+		return err
 	}
-	first, err := a.Examples.Examples(r.Context(), c.query(firstExamples, ""))
+	first, err := a.Examples.Examples(ctx, c.query(firstExamples, ""))
 	if err != nil {
 		return fmt.Errorf("read the first examples: %w", err)
 	}
@@ -134,7 +136,7 @@ func (a *App) download(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), a.exportLimit)
 	defer cancel()
 	out := &attachment{ResponseWriter: w, name: "gold-stars-" + string(c.Format) + ".jsonl"}
-	_, err = a.Examples.Export(ctx, out, icl.Selection{Philosopher: c.Philosopher, Domain: c.Domain, Type: c.Type}, c.Format, nil)
+	_, err = a.Examples.Export(ctx, out, c.selection(), c.Format, nil)
 	switch {
 	case err == nil:
 		out.begin() // also of nothing

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +38,24 @@ func TestExportIsConfined(t *testing.T) {
 		}
 	}
 }
+
+// The page counts what the file has, also of a type that a locale folds and an example does not.
+func TestExportCounts(t *testing.T) {
+	t.Parallel()
+	s := open(t, 0, `INSERT INTO "Conquest" (id, philosopher, domain, "conquestType") VALUES ('a', 'p', 'd', 'Über'), ('b', 'p', 'd', 'über'), ('c', 'p', 'd', 'ÜBER')`,
+		`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain) SELECT id, id, 'conquest_analysis', true, 'p', 'd' FROM "Conquest"`,
+		`INSERT INTO conquest_prompt SELECT id, id, '{"prompt": "p"}' FROM "Conquest"`,
+		`INSERT INTO conquest_response SELECT id, id, '{"response": "r"}' FROM "Conquest"`)
+	for kind, want := range map[string]int{"": 3, "ÜBer": 2, "über": 1, "other": 0} {
+		lines := strings.Count(get(t, s.URL+"/export.jsonl?type="+url.QueryEscape(kind)), "\n")
+		says := goldStars.FindStringSubmatch(get(t, s.URL+"/export?type="+url.QueryEscape(kind)))
+		if lines != want || (says == nil) != (want == 0) || says != nil && says[1] != strconv.Itoa(want) {
+			t.Errorf("%q: %d lines and %q, want %d", kind, lines, says, want)
+		}
+	}
+}
+
+var goldStars = regexp.MustCompile(`<p class="big">(\d+) gold stars?</p>`)
 
 // Downloads that nobody reads keep neither the change stream nor the pages waiting: there are few, the next is told when to try
 // again, and each has an end, which nobody takes for that of the file.

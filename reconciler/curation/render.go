@@ -131,6 +131,10 @@ type errorPage struct {
 func (a *App) fail(w http.ResponseWriter, r *http.Request, err error) {
 	a.log(r, err)
 	page := explain(err)
+	var p *web.Problem
+	if errors.As(err, &p) {
+		p.RetryAfter(w.Header())
+	}
 	if page.Status >= http.StatusInternalServerError {
 		page.Again = again(r)
 	}

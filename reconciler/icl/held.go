@@ -78,7 +78,7 @@ func (x *Index) load(ctx context.Context) error {
 		}
 	}
 	var ratings []Rating
-	rows, err := x.src.pool.Query(ctx, ratingsSQL, "", "", "", nil, "", nil, nil, nil)
+	rows, err := x.src.pool.Query(ctx, ratingsSQL, append(Selection{}.args(), nil, "", nil)...)
 	if err == nil {
 		err = scanRatings(rows, func(r Rating) { ratings = append(ratings, r) })
 	}

@@ -87,15 +87,29 @@ const goldSQL = `
 // toldSQL reads those of some ratings that are gold.
 const toldSQL = goldSQL + ` AND r.id = ANY($1)`
 
-// ratingsSQL reads them in the order of examples. The zero value of a parameter
-// restricts nothing; the limit's is NULL.
-const ratingsSQL = `
-	SELECT * FROM (` + goldSQL + ` AND ($1::text = '' OR r.philosopher = $1) AND ($2::text = '' OR r.domain = $2)
-		AND ($6::timestamp IS NULL OR r.created_at >= $6) AND ($7::timestamp IS NULL OR r.created_at < $7)
+// selectedSQL is where those of a selection are, its zero value all. See [Selection.args].
+const selectedSQL = `
+	FROM (` + goldSQL + ` AND ($1::text = '' OR r.philosopher = $1) AND ($2::text = '' OR r.domain = $2)
+		AND ($4::timestamp IS NULL OR r.created_at >= $4) AND ($5::timestamp IS NULL OR r.created_at < $5)
 	) g
-	WHERE ($3::text = '' OR lower(type COLLATE "C") = $3)
-	  AND ($4::bigint IS NULL OR at < $4 OR at = $4 AND id COLLATE "C" > $5::text)
+	WHERE ($3::text = '' OR lower(type COLLATE "C") = $3)`
+
+// ratingsSQL reads them in the order of examples, after a place and up to a limit; NULL is neither.
+const ratingsSQL = `SELECT *` + selectedSQL + `
+	  AND ($6::bigint IS NULL OR at < $6 OR at = $6 AND id COLLATE "C" > $7::text)
 	ORDER BY at DESC, id COLLATE "C" LIMIT $8`
+
+func (sel Selection) args() []any {
+	return []any{sel.Philosopher, sel.Domain, fold(sel.Type), bound(sel.Since), bound(sel.Until)}
+}
+
+// Count tells how many gold stars a selection has, usable or not, whatever its limit.
+func (s *Source) Count(ctx context.Context, sel Selection) (n int, err error) {
+	if err := s.pool.QueryRow(ctx, `SELECT count(*)`+selectedSQL, sel.args()...).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count gold stars: %w", err)
+	}
+	return n, nil
+}
 
 // scanRatings hands over the ratings that a statement returns.
 func scanRatings(rows pgx.Rows, each func(Rating)) error {
@@ -163,7 +177,7 @@ func readRatings(ctx context.Context, db sender, sel Selection, after *place, li
 	}
 	b := &pgx.Batch{}
 	queueTables(b, &have)
-	b.Queue(ratingsSQL, sel.Philosopher, sel.Domain, fold(sel.Type), at, id, bound(sel.Since), bound(sel.Until), limit).Query(func(rows pgx.Rows) error {
+	b.Queue(ratingsSQL, append(sel.args(), at, id, limit)...).Query(func(rows pgx.Rows) error {
 		return scanRatings(rows, func(r Rating) { ratings = append(ratings, r) })
 	})
 	return ratings, have, db.SendBatch(ctx, b).Close()
