@@ -181,3 +181,47 @@ func TestLongSchema(t *testing.T) {
 		t.Errorf("told %q, %v", told, err)
 	}
 }
+
+// TestOthersLocks: a delivery and a call wait for a key that somebody else has locked, longer than one statement does.
+func TestOthersLocks(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('k', 'VICTORY', 'p', 'd')`)
+	enqueue(t, l, FromWAL, "k")
+	tx, err := l.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context())) // or the pool never closes
+	if _, err := tx.Exec(t.Context(), `SELECT FROM queue FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 2)
+	go func() {
+		n, err := l.Linked(t.Context(), []Link{{Task: 1, Project: 1, Key: "k"}}, "union", FromWebhook)
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%d keys are dirty", n)
+		}
+		done <- err
+	}()
+	go func() {
+		_, err := l.EnqueueCall(t.Context(), Call{Key: "k", Philosopher: "p", Domain: "d"})
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(2 * lockTimeout):
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if claims, _ := claimed(t, l); len(claims) != 1 || claims[0].Gen != 3 || len(claims[0].Edges) != 1 {
+		t.Errorf("%+v", claims)
+	}
+}

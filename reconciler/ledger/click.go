@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -50,18 +49,12 @@ var (
 // It waits for a row that somebody else holds as long as ctx lets it. A crash before
 // the commit leaves nothing; one after it leaves a dirty key. Without such a conquest
 // in Aristotle it returns ErrNoConquest.
-func (l *Ledger) Click(ctx context.Context, c Click) (Clicked, error) {
-	for {
-		done, err := l.click(ctx, c)
-		if err == nil || !isLocked(err) {
-			return done, err
-		}
-		select {
-		case <-time.After(firstUnseen): // the lock timeout was the wait
-		case <-ctx.Done():
-			return Clicked{}, errors.Join(err, ctx.Err())
-		}
-	}
+func (l *Ledger) Click(ctx context.Context, c Click) (done Clicked, err error) {
+	err = untilFree(ctx, func() error {
+		done, err = l.click(ctx, c)
+		return err
+	})
+	return done, err
 }
 
 func (l *Ledger) click(ctx context.Context, c Click) (done Clicked, err error) {

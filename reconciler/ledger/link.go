@@ -88,20 +88,24 @@ func QueueLinks(b *pgx.Batch, links []Link, initial string) {
 
 // Linked commits links and makes their keys dirty, in one round trip: it is what a
 // webhook or a pass does with the tasks that it was told of. Keys that these tasks
-// were linked to before become dirty too, since they may have lost one.
+// were linked to before become dirty too, since they may have lost one. For what others
+// have locked it waits as long as ctx lets it.
 func (l *Ledger) Linked(ctx context.Context, links []Link, initial string, from Source) (int, error) {
 	if len(links) == 0 {
 		return 0, nil
 	}
 	var n int
-	b := &pgx.Batch{}
-	QueueLinks(b, links, initial)
-	b.Queue(`SELECT mark_dirty(array_agg(key), $2, $3, $4) FROM (
-			SELECT key FROM jsonb_to_recordset($1) AS x(key text)
-			UNION
-			SELECT e.key FROM jsonb_to_recordset($1) AS x(task_id bigint) JOIN edge e USING (task_id)) k`,
-		links, from.priority(), string(from), minGap).QueryRow(func(r pgx.Row) error { return r.Scan(&n) })
-	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
+	err := untilFree(ctx, func() error {
+		b := &pgx.Batch{}
+		QueueLinks(b, links, initial)
+		b.Queue(`SELECT mark_dirty(array_agg(key), $2, $3, $4) FROM (
+				SELECT key FROM jsonb_to_recordset($1) AS x(key text)
+				UNION
+				SELECT e.key FROM jsonb_to_recordset($1) AS x(task_id bigint) JOIN edge e USING (task_id)) k`,
+			links, from.priority(), string(from), minGap).QueryRow(func(r pgx.Row) error { return r.Scan(&n) })
+		return l.pool.SendBatch(ctx, b).Close()
+	})
+	if err != nil {
 		return 0, fmt.Errorf("link %d tasks: %w", len(links), err)
 	}
 	return n, nil

@@ -100,6 +100,22 @@ func isLocked(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "40P01")
 }
 
+// untilFree does something, again for as long as locks keep it from it and ctx lets it: it
+// is for what nobody else would try again.
+func untilFree(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if err == nil || !isLocked(err) {
+			return err
+		}
+		select {
+		case <-time.After(firstUnseen): // the lock timeout was the wait
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
+
 const markDirty = `SELECT mark_dirty($1, $2, $3, $4)`
 
 // QueueDirty adds to a batch that keys are dirty.

@@ -22,8 +22,19 @@ var ErrNotVictory = errors.New("the row is not VICTORY")
 // generation to wait for. The row decides: without it, or with another philosopher
 // or domain, ErrNoConquest, and ErrNotVictory where it says otherwise; then nothing
 // is written. The notes stay with the queue's row until a turn has ended that began
-// with them.
+// with them. For what others have locked it waits as long as ctx lets it.
 func (l *Ledger) EnqueueCall(ctx context.Context, c Call) (gen int64, err error) {
+	err = untilFree(ctx, func() error {
+		gen, err = l.enqueueCall(ctx, c)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("enqueue the call for %q: %w", c.Key, err)
+	}
+	return gen, nil
+}
+
+func (l *Ledger) enqueueCall(ctx context.Context, c Call) (gen int64, err error) {
 	err = pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
 		var victory bool
 		err := tx.QueryRow(ctx, `SELECT result IS NOT NULL AND result::text = 'VICTORY' FROM public."Conquest"
@@ -42,10 +53,7 @@ func (l *Ledger) EnqueueCall(ctx context.Context, c Call) (gen int64, err error)
 			QueryRow(func(r pgx.Row) error { return r.Scan(&gen) })
 		return tx.SendBatch(ctx, b).Close()
 	})
-	if err != nil {
-		return 0, fmt.Errorf("enqueue the call for %q: %w", c.Key, err)
-	}
-	return gen, nil
+	return gen, err
 }
 
 // Standing is how a key stands: what its row says now, and what its tasks showed when
