@@ -1,11 +1,15 @@
 package reconciler_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -264,57 +268,164 @@ func (r *rig) elsewhere(n int) {
 	}
 }
 
-// TestListingsGoWrong: a page that fails, or that is short, ends the pass over its project,
-// and nothing is inferred from what it lacks. The next try goes on.
-func TestListingsGoWrong(t *testing.T) {
+// TestEventsOfAnotherLabelStudio: while another Label Studio is behind the URL, turns of keys that
+// events made dirty give up no link and write nothing, and say why. They go on once the right one is
+// back, or a person has released the plan of a pass. A task that was renamed where we know it is believed.
+func TestEventsOfAnotherLabelStudio(t *testing.T) {
 	t.Parallel()
-	for name, fault := range map[string]studio.Fault{
-		"500":   {Kind: studio.FaultStatus, Status: http.StatusInternalServerError},
-		"401":   {Kind: studio.FaultStatus, Status: http.StatusUnauthorized},
-		"403":   {Kind: studio.FaultStatus, Status: http.StatusForbidden},
-		"short": {Kind: studio.FaultShort},
-		"cut":   {Kind: studio.FaultCut},
-		"again": {}, // the first page once more
-	} {
+	const n = 40
+	for name, events := range map[string]int{"some": 2, "of all": n} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, 25, studio.Delays{})
+			r := newRig(t, n, studio.Delays{})
 			r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
 			r.contacted()
-			r.studio.SetMeta(r.tasks[24], map[string]any{"gold_star": false})
-			var listings atomic.Int64
-			second := fmt.Sprintf(`"value":%d}`, r.tasks[9])
-			wrong := func(q *http.Request) bool { // the second page, and its second try
-				return q.URL.Path == "/api/tasks/" && strings.Contains(q.URL.Query().Get("query"), second) && listings.Add(1) <= 2
-			}
-			if fault.Kind != studio.FaultNone {
-				r.studio.Faults(func(q *http.Request) studio.Fault {
-					if wrong(q) {
-						return fault
+			written, right := r.written(), r.client
+			r.elsewhere(n)
+			doubted := func() {
+				t.Helper()
+				var keys []string
+				for i := range events {
+					keys = append(keys, fmt.Sprint("c", (i*(n-1))%n)) // c0 and c39 first: by these the project is known
+				}
+				if _, err := r.ledger.Enqueue(t.Context(), keys, ledger.FromWAL); err != nil {
+					t.Fatal(err)
+				}
+				turner := r.turner(r.client)
+				for claims := []ledger.Claim{{}}; len(claims) > 0; {
+					var err error
+					if claims, err = r.ledger.Claim(t.Context(), 10, 10); err != nil {
+						t.Fatal(err)
 					}
-					return studio.Fault{}
-				})
-			} else {
-				r.sendThrough(func(q *http.Request) (*http.Response, error) {
-					if wrong(q) {
-						q = q.Clone(q.Context())
-						asked := q.URL.Query()
-						asked.Set("query", strings.Replace(asked.Get("query"), second, `"value":0}`, 1))
-						q.URL.RawQuery = asked.Encode()
+					if err := turner.Turn(t.Context(), claims); err != nil {
+						t.Fatal(err)
 					}
-					return http.DefaultTransport.RoundTrip(q)
-				})
+				}
+				r.want("written", r.written(), written)
+				r.want("told", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen AND attempts > 0 AND last_error LIKE '%another Label Studio%'`), fmt.Sprint(events))
 			}
-			r.full(r.passes(func(p *reconciler.Passes) { p.Retry = time.Millisecond }))
-			if n := listings.Load(); n < 2 {
-				t.Errorf("the page was asked for %d times", n)
+			doubted()
+			r.client, written = right, r.written()
+			r.turnAll(r.turner(r.client))
+			r.atRest()
+			r.want("written of the right one", r.written(), written)
+			if events == n {
+				return // there is no plan of what events have made dirty
 			}
-			r.want("link_stale", r.text(`SELECT string_agg(key, ', ') FROM reconciler.finding WHERE class = 'link_stale'`), "")
-			r.want("dirty", r.text(`SELECT string_agg(key, ', ') FROM reconciler.queue WHERE want_gen > done_gen`), "c24")
+			r.elsewhere(n)
+			doubted()
+			r.full(r.passes(nil))
+			if _, err := r.ledger.Release(t.Context(), r.text(`SELECT plan FROM reconciler.pass WHERE state = 'braked'`), "somebody"); err != nil {
+				t.Fatal(err)
+			}
+			r.pass(r.passes(nil))
 			r.turnAll(r.turner(r.client))
 			r.atRest()
 		})
 	}
+	t.Run("renamed", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, n, studio.Delays{})
+		r.contacted()
+		r.setData(r.tasks[0], map[string]any{"conquest_id": "c1"})
+		if _, err := r.ledger.Enqueue(t.Context(), []string{"c0"}, ledger.FromWebhook); err != nil {
+			t.Fatal(err)
+		}
+		r.turnAll(r.turner(r.client))
+		r.want("linked to", r.text(`SELECT key FROM reconciler.edge WHERE task_id = $1`, r.tasks[0]), "c1")
+	})
+}
+
+// TestListingsGoWrong: a page that fails, or that is short, ends the pass over its project,
+// and nothing is inferred from what it lacks. The next try goes on.
+func TestListingsGoWrong(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range spoils {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, spoiledKeys, studio.Delays{})
+			r.listingGoesWrong(r.studio.URL(), r.studio.Token(), spoil)
+		})
+	}
+}
+
+const spoiledKeys = 25
+
+// spoils are what stands between us and Label Studio makes of a listing.
+var spoils = map[string]transport{
+	"500": status(http.StatusInternalServerError),
+	"401": status(http.StatusUnauthorized),
+	"403": status(http.StatusForbidden),
+	"short": edit(func(body []byte) []byte {
+		var page map[string]json.RawMessage
+		var tasks []json.RawMessage
+		if json.Unmarshal(body, &page) == nil && json.Unmarshal(page["tasks"], &tasks) == nil && len(tasks) > 1 {
+			page["tasks"], _ = json.Marshal(tasks[1:])
+			body, _ = json.Marshal(page)
+		}
+		return body
+	}),
+	"cut": edit(func(body []byte) []byte { return body[:len(body)/2] }),
+	"again": func(q *http.Request) (*http.Response, error) { // the first page once more
+		q = q.Clone(q.Context())
+		asked := q.URL.Query()
+		asked.Set("query", afterTask.ReplaceAllString(asked.Get("query"), `"value":0}`))
+		q.URL.RawQuery = asked.Encode()
+		return http.DefaultTransport.RoundTrip(q)
+	},
+}
+
+var afterTask = regexp.MustCompile(`"value":\d+}`)
+
+func status(code int) transport {
+	return func(q *http.Request) (*http.Response, error) {
+		return &http.Response{Status: http.StatusText(code), StatusCode: code, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody, Request: q}, nil
+	}
+}
+
+func edit(change func([]byte) []byte) transport {
+	return func(q *http.Request) (*http.Response, error) {
+		resp, err := http.DefaultTransport.RoundTrip(q)
+		if err != nil {
+			return nil, err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		body = change(body)
+		resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		resp.Header.Del("Content-Length")
+		return resp, err
+	}
+}
+
+// listingGoesWrong spoils the second page of a full pass, and its second try.
+func (r *rig) listingGoesWrong(url, token string, spoil transport) {
+	r.Helper()
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+	r.contacted()
+	if _, err := r.client.PatchMeta(r.Context(), r.tasks[24], json.RawMessage(`{"gold_star": false}`)); err != nil {
+		r.Fatal(err)
+	}
+	var listings atomic.Int64
+	second := fmt.Sprintf(`"value":%d}`, r.tasks[9])
+	var err error
+	r.client, err = labelstudio.New(labelstudio.Options{URL: url, Token: token, Transport: transport(func(q *http.Request) (*http.Response, error) {
+		if q.URL.Path == "/api/tasks/" && strings.Contains(q.URL.Query().Get("query"), second) && listings.Add(1) <= 2 {
+			return spoil(q)
+		}
+		return http.DefaultTransport.RoundTrip(q)
+	})})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.full(r.passes(func(p *reconciler.Passes) { p.Retry = time.Millisecond }))
+	if n := listings.Load(); n < 2 {
+		r.Errorf("the page was asked for %d times", n)
+	}
+	r.want("link_stale", r.text(`SELECT string_agg(key, ', ') FROM reconciler.finding WHERE class = 'link_stale'`), "")
+	r.want("dirty", r.text(`SELECT string_agg(key, ', ') FROM reconciler.queue WHERE want_gen > done_gen`), "c24")
+	r.turnAll(r.turner(r.client))
+	r.atRest()
 }
 
 // sendThrough has the client send its requests through send.

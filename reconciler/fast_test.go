@@ -30,6 +30,13 @@ func TestReal(t *testing.T) {
 		r.moveTo(real.URL(), real.Token())
 		r.drift()
 	})
+	for name, spoil := range spoils {
+		t.Run("a page goes wrong: "+name, func(t *testing.T) {
+			r := newRig(t, spoiledKeys, studio.Delays{})
+			r.moveTo(real.URL(), real.Token())
+			r.listingGoesWrong(real.URL(), real.Token(), spoil)
+		})
+	}
 }
 
 // bothPathsAgree: a look through Label Studio's own database gives the same answer as

@@ -84,6 +84,13 @@ func isOtherTask(e ledger.Edge, createdAt time.Time) bool {
 	return e.TaskCreatedAt != nil && !createdAt.IsZero() && !e.TaskCreatedAt.Equal(createdAt)
 }
 
+// showsOneOf tells whether tasks are those that edges remember, by one of them.
+func showsOneOf(edges []ledger.Edge, tasks []labelstudio.Task) bool {
+	return slices.ContainsFunc(tasks, func(t labelstudio.Task) bool {
+		return slices.ContainsFunc(edges, func(e ledger.Edge) bool { return e.Task == t.ID && !isOtherTask(e, t.CreatedAt) })
+	})
+}
+
 // recall is what an edge's task showed when we last looked: a glimpse that is not
 // unlike it. A held edge remembers what it was held for.
 func recall(e ledger.Edge) glimpse {

@@ -78,11 +78,56 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 	for _, project := range slices.Sorted(maps.Keys(byProject)) {
 		t.lookProject(ctx, s, project, byProject[project])
 	}
+	t.doubt(ctx, s, claims)
 	if len(s.tasks) > 0 {
 		follow(&t.pace.read, time.Since(start))
 	}
 	t.meet(ctx, s)
 	return s
+}
+
+// doubtAbove is how many tasks of a project must be known for its being another one to
+// be looked into: as few as the brakes let a pass link anew by itself.
+const doubtAbove = 20
+
+// doubt makes sure, before it is believed that tasks are other tasks now, that this is
+// still the Label Studio that we know: each event would give up another link. What a
+// pass has found has gone through its brakes, or a person has released it.
+func (t *Turner) doubt(ctx context.Context, s *sights, claims []ledger.Claim) {
+	strange := map[int64][]int64{} // by project
+	for _, c := range claims {
+		for _, e := range c.Edges {
+			task, read := s.tasks[e.Task]
+			if read && trigger(c) != ledger.FromDiff && (ledger.KeyOf(task.Data) != c.Key || isOtherTask(ledger.Edge{TaskCreatedAt: e.TaskCreatedAt}, task.CreatedAt)) {
+				strange[e.Project] = append(strange[e.Project], e.Task)
+			}
+		}
+	}
+	for _, project := range slices.Sorted(maps.Keys(strange)) {
+		if err := t.recognise(ctx, project); err != nil {
+			for _, id := range strange[project] {
+				delete(s.tasks, id)
+			}
+			t.unread(ctx, s, strange[project], fmt.Errorf("project %d: %w", project, err))
+		}
+	}
+}
+
+// recognise fails where a project shows none of the tasks by which we know it.
+func (t *Turner) recognise(ctx context.Context, project int64) error {
+	edges, many, err := t.rows.Landmarks(ctx, project, doubtAbove)
+	if err != nil || !many {
+		return err
+	}
+	ids := make([]int64, len(edges))
+	for i, e := range edges {
+		ids[i] = e.Task
+	}
+	tasks, err := t.tasks.TasksByID(ctx, project, ids)
+	if err == nil && !showsOneOf(edges, tasks) {
+		err = errStranger
+	}
+	return err
 }
 
 // ours tells whether a project is one of those that were configured. Tasks of others

@@ -137,13 +137,11 @@ func (p *Passes) trust(ctx context.Context, project int64) error {
 	if err != nil {
 		return err
 	}
-	for _, t := range tasks {
-		if slices.ContainsFunc(edges, func(e ledger.Edge) bool { return e.Task == t.ID && !isOtherTask(e, t.CreatedAt) }) {
-			p.trusted[project] = true
-			return nil
-		}
+	if !showsOneOf(edges, tasks) {
+		return errStranger
 	}
-	return errStranger
+	p.trusted[project] = true
+	return nil
 }
 
 // glance links tasks that changed, and notes those that no turn has looked at since.

@@ -23,6 +23,9 @@ type rowSide interface {
 	Claim(ctx context.Context, dirty, looks int) ([]ledger.Claim, error)
 	// Link adds links that are not there. It changes none that is, and dirties nothing.
 	Link(ctx context.Context, links []ledger.Link, initial string) error
+	// Landmarks returns tasks by which a project is known again, where we know more of it
+	// than so many: see [ledger.Ledger.Landmarks].
+	Landmarks(ctx context.Context, project int64, than int) (edges []ledger.Edge, many bool, err error)
 	// Ratings reads the ratings of keys, without a lock.
 	Ratings(ctx context.Context, keys []string) (map[string][]aristotle.Rating, error)
 	// Decide is S3: it locks the keys and reads them, calls decide once with what they

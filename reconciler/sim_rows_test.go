@@ -274,6 +274,11 @@ func (m *memRows) Link(_ context.Context, links []ledger.Link, initial string) e
 	return nil
 }
 
+// Landmarks implements rowSide: nobody puts another Label Studio in place of this one.
+func (m *memRows) Landmarks(context.Context, int64, int) ([]ledger.Edge, bool, error) {
+	return nil, false, nil
+}
+
 // Ratings implements rowSide.
 func (m *memRows) Ratings(_ context.Context, keys []string) (map[string][]aristotle.Rating, error) {
 	all := map[string][]aristotle.Rating{}
@@ -333,7 +338,7 @@ func (m *memRows) claim(key string, now time.Time) ledger.Claim {
 	c.Search = len(edges) == 0 && row != nil && row.IsVictory() &&
 		(h == nil || h.searched.IsZero() || h.searched.Before(now.Add(-ledger.SearchAgain)))
 	for _, e := range edges {
-		k := ledger.ClaimedEdge{Task: e.Task, Project: e.Project, Base: e.Base}
+		k := ledger.ClaimedEdge{Task: e.Task, Project: e.Project, Base: e.Base, TaskCreatedAt: e.TaskCreatedAt}
 		if e.IntentAttempt != nil {
 			k.Attempt, k.Alive = *e.IntentAttempt, e.deadline.After(now)
 		}

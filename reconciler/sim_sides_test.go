@@ -177,6 +177,10 @@ func (s simRows) Link(ctx context.Context, links []ledger.Link, initial string) 
 	return err
 }
 
+func (s simRows) Landmarks(ctx context.Context, project int64, than int) ([]ledger.Edge, bool, error) {
+	return s.rows.Landmarks(ctx, project, than)
+}
+
 func (s simRows) Ratings(ctx context.Context, keys []string) (map[string][]aristotle.Rating, error) {
 	return transact(ctx, s.replica, "ratings", func() (map[string][]aristotle.Rating, error) { return s.rows.Ratings(ctx, keys) })
 }

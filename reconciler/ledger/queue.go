@@ -146,6 +146,7 @@ type ClaimedEdge struct {
 	Attempt       string // "": no intent
 	Alive         bool   // its deadline had not passed
 	Base          []int64
+	TaskCreatedAt *time.Time // nil: never read
 }
 
 //go:embed sql/claim.sql
@@ -164,21 +165,22 @@ func (l *Ledger) Claim(ctx context.Context, dirty, looks int) ([]Claim, error) {
 	var attempt *string
 	var alive, search *bool
 	var base []int64
-	dst := []any{&c.Key, &c.Gen, &c.Claim, &c.Dirty, &c.Attempts, &c.Since, &c.Source, &task, &project, &attempt, &alive, &base, &search, &c.Hub, &c.N}
+	var created *time.Time
+	dst := []any{&c.Key, &c.Gen, &c.Claim, &c.Dirty, &c.Attempts, &c.Since, &c.Source, &task, &project, &attempt, &alive, &base, &created, &search, &c.Hub, &c.N}
 	_, err = pgx.ForEachRow(rows, dst, func() error {
 		if n := len(claims); n == 0 || claims[n-1].Key != c.Key {
 			c.Search = search != nil && *search
 			claims = append(claims, c)
 		}
 		if task != nil {
-			e := ClaimedEdge{Task: *task, Project: *project, Base: base}
+			e := ClaimedEdge{Task: *task, Project: *project, Base: base, TaskCreatedAt: created}
 			if attempt != nil {
 				e.Attempt, e.Alive = *attempt, *alive
 			}
 			last := &claims[len(claims)-1]
 			last.Edges = append(last.Edges, e)
 		}
-		base, c.N = nil, nil
+		base, created, c.N = nil, nil, nil
 		return nil
 	})
 	if err != nil {

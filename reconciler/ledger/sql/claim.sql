@@ -19,7 +19,7 @@ WITH dirty AS (
     RETURNING q.key, q.want_gen, q.claim, q.want_gen > q.done_gen AS dirty, q.attempts, q.since, q.source, q.priority
 )
 SELECT q.key, q.want_gen, q.claim, q.dirty, q.attempts, q.since, q.source,
-       e.task_id, e.project, e.intent_attempt, e.intent_deadline > now(), e.base,
+       e.task_id, e.project, e.intent_attempt, e.intent_deadline > now(), e.base, e.task_created_at,
        e.task_id IS NULL
        AND (SELECT result::text FROM public."Conquest" WHERE id = q.key) = 'VICTORY'
        AND COALESCE(h.searched_at < now() - $4::interval, true) AS search,
