@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -55,6 +56,20 @@ func (r Region) Choices() []string { return r.texts("choices", "choices") }
 
 // Text returns the entered texts of a "textarea" region; none for other types.
 func (r Region) Text() []string { return r.texts("textarea", "text") }
+
+// Entered returns what was entered into a TextArea control, a line each text; "" for a cancelled annotation.
+func (a *Annotation) Entered(control string) string {
+	if a.WasCancelled {
+		return ""
+	}
+	var all []string
+	for _, r := range a.Result {
+		if r.FromName == control {
+			all = append(all, r.Text()...)
+		}
+	}
+	return strings.Join(all, "\n")
+}
 
 func (r Region) texts(kind, key string) []string {
 	var value map[string]json.RawMessage

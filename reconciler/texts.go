@@ -9,14 +9,6 @@ import (
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
-// maxText is above what a model takes in. A text that is longer is no part of an
-// example, and counts as none.
-const maxText = 8 << 20
-
-// correctedResponse is the control of the label configuration where a person writes
-// a better response.
-const correctedResponse = "response"
-
 // textOf reads what a task has that an example can be made of: the contract names
 // where importers have put it.
 func textOf(key string, t *labelstudio.Task) ledger.Text {
@@ -30,7 +22,7 @@ func textOf(key string, t *labelstudio.Task) ledger.Text {
 	for i := range t.Annotations {
 		a := &t.Annotations[i]
 		older := a.CreatedAt.Before(text.AnnotatedAt) || a.CreatedAt.Equal(text.AnnotatedAt) && a.ID < text.Annotation
-		if s := corrected(a); s != "" && !older {
+		if s := ledger.Storable(a.Entered(ledger.ResponseControl)); s != "" && !older {
 			text.Corrected, text.Annotation, text.AnnotatedAt = s, a.ID, a.CreatedAt
 		}
 	}
@@ -41,17 +33,14 @@ func textOf(key string, t *labelstudio.Task) ledger.Text {
 func first(data map[string]json.RawMessage, names ...string) string {
 	for _, name := range names {
 		var s string
-		if json.Unmarshal(data[name], &s) == nil && usable(s) {
-			return storable(s)
+		if json.Unmarshal(data[name], &s) == nil {
+			if s = ledger.Storable(s); s != "" {
+				return s
+			}
 		}
 	}
 	return ""
 }
-
-func usable(s string) bool { return len(s) <= maxText && strings.TrimSpace(s) != "" }
-
-// storable is the text without what PostgreSQL cannot hold.
-func storable(s string) string { return strings.ReplaceAll(s, "\x00", "\uFFFD") }
 
 // conversation reads a list of role/content messages, and writes it as examples want
 // it; "" where nobody says anything in it. Whoever is no system and no assistant is
@@ -72,7 +61,10 @@ func conversation(raw json.RawMessage) string {
 	said := false
 	for _, m := range given {
 		content := contentOf(m.Content)
-		if strings.TrimSpace(content) == "" {
+		if len(content) > ledger.MaxText {
+			return ""
+		}
+		if content = ledger.Storable(content); content == "" {
 			continue
 		}
 		role := "user"
@@ -83,12 +75,12 @@ func conversation(raw json.RawMessage) string {
 			role = "assistant"
 		}
 		said = said || role == "user"
-		all = append(all, message{role, storable(content)})
+		all = append(all, message{role, content})
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	if err := e.Encode(all); err != nil || !said || b.Len() > maxText {
+	if err := e.Encode(all); err != nil || !said || b.Len() > ledger.MaxText {
 		return ""
 	}
 	return strings.TrimSpace(b.String())
@@ -111,21 +103,4 @@ func contentOf(raw json.RawMessage) string {
 		all = append(all, p.Text)
 	}
 	return strings.Join(all, "\n")
-}
-
-// corrected is the response that a person wrote into an annotation, "" where there is none.
-func corrected(a *labelstudio.Annotation) string {
-	if a.WasCancelled {
-		return ""
-	}
-	var all []string
-	for _, r := range a.Result {
-		if r.FromName == correctedResponse {
-			all = append(all, r.Text()...)
-		}
-	}
-	if s := strings.Join(all, "\n"); usable(s) {
-		return storable(s)
-	}
-	return ""
 }

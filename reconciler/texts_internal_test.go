@@ -59,7 +59,7 @@ func FuzzTextOf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data string) {
 		text := textOf("k", &labelstudio.Task{ID: 1, Data: json.RawMessage(data)})
 		for _, s := range []string{text.Prompt, text.Messages, text.Response, text.System} {
-			if !utf8.ValidString(s) || s != storable(s) {
+			if !utf8.ValidString(s) || s != "" && s != ledger.Storable(s) {
 				t.Errorf("%q", s)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/icl"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 	"github.com/aristotle/reconciler/reconciler/story"
 )
 
@@ -165,7 +166,7 @@ func (a *App) notesOf(t *labelstudio.Task, email func(labelstudio.UserRef) strin
 	var all []note
 	for i := range t.Annotations {
 		an := &t.Annotations[i]
-		n := note{ID: an.ID, By: email(an.CompletedBy), At: an.CreatedAt, Gold: saysGold(an) || a.GroundTruth && an.GroundTruth, Cancelled: an.WasCancelled, Response: corrected(an)}
+		n := note{ID: an.ID, By: email(an.CompletedBy), At: an.CreatedAt, Gold: saysGold(an) || a.GroundTruth && an.GroundTruth, Cancelled: an.WasCancelled, Response: ledger.Storable(an.Entered(ledger.ResponseControl))}
 		if who := authorOf(an); who != "" && !strings.EqualFold(who, n.By) {
 			n.By, n.As = who, n.By
 		}
@@ -179,28 +180,14 @@ func (a *App) notesOf(t *labelstudio.Task, email func(labelstudio.UserRef) strin
 }
 
 // choiceGold is the choice of the label configuration that gives the star, and
-// controlResponse the control where a person writes a better response.
+// aboutControl what a correction is about there.
 const (
-	choiceGold      = "gold_star"
-	controlResponse = "response"
+	choiceGold   = "gold_star"
+	aboutControl = "model_response"
 )
 
 func saysGold(an *labelstudio.Annotation) bool {
 	return slices.ContainsFunc(an.Result, func(r labelstudio.Region) bool { return slices.Contains(r.Choices(), choiceGold) })
-}
-
-// corrected is the response that a person wrote into an annotation, "" where there is none.
-func corrected(an *labelstudio.Annotation) string {
-	if an.WasCancelled {
-		return ""
-	}
-	var all []string
-	for _, r := range an.Result {
-		if r.FromName == controlResponse {
-			all = append(all, r.Text()...)
-		}
-	}
-	return strings.Join(all, "\n")
 }
 
 // author is what a correction says of who wrote it where its annotation cannot: that
@@ -214,7 +201,7 @@ type author struct {
 func authorOf(an *labelstudio.Annotation) string {
 	for _, r := range an.Result {
 		var a author
-		if r.FromName == controlResponse && len(r.Meta) > 0 && json.Unmarshal(r.Meta, &a) == nil && a.Email != "" {
+		if r.FromName == ledger.ResponseControl && len(r.Meta) > 0 && json.Unmarshal(r.Meta, &a) == nil && a.Email != "" {
 			return a.Email
 		}
 	}

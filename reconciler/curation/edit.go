@@ -266,7 +266,7 @@ func (a *App) save(ctx context.Context, p *editPage, who Person) (status int, er
 }
 
 func (a *App) create(ctx context.Context, p *editPage, who Person) (status int, err error) {
-	region, err := labelstudio.TextRegion(controlResponse, a.aboutControl(), p.Text)
+	region, err := labelstudio.TextRegion(ledger.ResponseControl, aboutControl, p.Text)
 	if err == nil && p.Borrowed(&who) {
 		region.Meta, err = json.Marshal(author{who.Email})
 	}
@@ -302,6 +302,3 @@ func (a *App) edited(ctx context.Context, p *editPage) error {
 	a.Metrics.Triggers.With(metrics.Curation).Inc()
 	return nil
 }
-
-// aboutControl is what a correction is about in the label configuration.
-func (a *App) aboutControl() string { return "model_response" }

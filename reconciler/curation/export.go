@@ -63,7 +63,6 @@ type exportPage struct {
 	Facets  facets
 	Gold    int // ratings with the star
 	First   []string
-	Types   []string
 	Formats []icl.Format
 }
 
@@ -83,7 +82,6 @@ func (a *App) showExport(w http.ResponseWriter, r *http.Request) error {
 	p.Facets = a.facets.ask(r.Context(), confined{"", who.Philosopher, who.Domain}, func(ctx context.Context) (facets, error) {
 		return a.readFacets(ctx, who)
 	})(readLimit)
-	p.Types = listPage{}.Options(p.Facets.Types, c.Type)
 	ctx, cancel := context.WithTimeout(r.Context(), readLimit)
 	defer cancel()
 	if p.Gold, err = a.Examples.Count(ctx, c.selection()); err != nil {

@@ -215,8 +215,8 @@ func (p listPage) Narrowed() bool {
 	return q.Type != "" || q.Philosopher != "" || q.Domain != "" || q.Star != "" || q.Sync != ""
 }
 
-// Options are the values to choose from, the chosen one among them in any case.
-func (p listPage) Options(values []string, chosen string) []string {
+// options are the values to choose from, the chosen one among them in any case.
+func options(values []string, chosen string) []string {
 	if chosen == "" || slices.Contains(values, chosen) {
 		return values
 	}

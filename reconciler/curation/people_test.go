@@ -19,6 +19,7 @@ import (
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/auth"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // withTokens makes the app one that asks who it is; each entry is a person of that name, whose token is their name.
@@ -249,6 +250,21 @@ func TestGroundTruthShown(t *testing.T) {
 		a := &App{Options: Options{GroundTruth: counts}}
 		if got := a.notesOf(task, func(labelstudio.UserRef) string { return "" }, "")[0].Gold; got != counts {
 			t.Errorf("where ground_truth counts: %v, it is shown as gold: %v", counts, got)
+		}
+	}
+}
+
+// A correction is one on the page where it is one to the examples: a blank text is none, and a NUL becomes what can be stored.
+func TestBlankCorrection(t *testing.T) {
+	t.Parallel()
+	for written, want := range map[string]string{" \n\t": "", "better": "better", "a\x00b": "a\uFFFDb", strings.Repeat("a", ledger.MaxText+1): ""} {
+		region, err := labelstudio.TextRegion(ledger.ResponseControl, aboutControl, written)
+		if err != nil {
+			t.Fatal(err)
+		}
+		task := &labelstudio.Task{Annotations: []labelstudio.Annotation{{ID: 1, Result: []labelstudio.Region{region}}}}
+		if got := (&App{}).notesOf(task, func(labelstudio.UserRef) string { return "" }, "")[0].Response; got != want {
+			t.Errorf("%.20q is the correction %.20q, want %.20q", written, got, want)
 		}
 	}
 }

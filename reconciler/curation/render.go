@@ -88,6 +88,7 @@ func (p *pages) funcs() template.FuncMap {
 		"label":       label,
 		"plural":      plural,
 		"breakable":   breakable,
+		"options":     options,
 	}
 }
 

@@ -21,8 +21,6 @@ const (
 	// tellers are the connections that tell what the stream has, which waits for it: no
 	// reader, however many there are and however slow, takes one of them.
 	tellers = 2
-	// maxText is what a turn keeps at most, too. A text that is longer counts as none.
-	maxText = 8 << 20
 	// A page is read in chunks, since where none is usable there are none.
 	firstChunk = 25
 	maxChunk   = 1000
@@ -335,7 +333,7 @@ func ReadTexts(ctx context.Context, db sender, key string) (Texts, error) {
 
 // short is a text, empty where there is none or it is too long.
 func short(text string) string {
-	return fmt.Sprintf(`CASE WHEN octet_length(%s) <= %d THEN %[1]s ELSE '' END`, text, maxText)
+	return fmt.Sprintf(`CASE WHEN octet_length(%s) <= %d THEN %[1]s ELSE '' END`, text, ledger.MaxText)
 }
 
 func queueTaskTexts(b *pgx.Batch, keys []string, each func(string, taskText) error) {

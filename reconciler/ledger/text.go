@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,23 @@ type Text struct {
 	Corrected   string // a person's response
 	Annotation  int64  // that it is of
 	AnnotatedAt time.Time
+}
+
+// ResponseControl is the control of the label configuration where a person writes a
+// better response.
+const ResponseControl = "response"
+
+// MaxText is above what a model takes in, in bytes. A text that is longer is no part of
+// an example, and counts as none.
+const MaxText = 8 << 20
+
+// Storable returns a text as a [Text] has it: without NULs, and "" for one that is blank
+// or too long.
+func Storable(s string) string {
+	if len(s) > MaxText || strings.TrimSpace(s) == "" {
+		return ""
+	}
+	return strings.ReplaceAll(s, "\x00", "\uFFFD")
 }
 
 // Hash tells texts apart: nil where there is none at all.
