@@ -91,13 +91,13 @@ func (p Planned) state() PassState {
 
 // EndComparing commits what a full pass has come to. What earlier passes had found
 // and this one did not is over; read are the projects that it has read, whose news
-// since it began are the incremental pass's from now on. skew is what the clocks may
-// differ by.
+// since it began are the incremental pass's from now on: what was more than that could
+// hold must not be asked for again. skew is what the clocks may differ by.
 func (l *Ledger) EndComparing(ctx context.Context, pass int64, runner string, is Planned, read []int64, skew time.Duration) error {
 	b := &pgx.Batch{}
 	b.Queue(`INSERT INTO project AS p (id, full_at, watermark)
 		SELECT r, began_at - $3::interval, began_at - $3::interval FROM pass, unnest($2::bigint[]) AS r WHERE pass.id = $1 ORDER BY r
-		ON CONFLICT (id) DO UPDATE SET full_at = EXCLUDED.full_at, watermark = COALESCE(p.watermark, EXCLUDED.watermark)`, pass, read, skew)
+		ON CONFLICT (id) DO UPDATE SET full_at = EXCLUDED.full_at, watermark = GREATEST(p.watermark, EXCLUDED.watermark)`, pass, read, skew)
 	// One that reads more than this one goes on, with what it has found.
 	b.Queue(`UPDATE pass o SET state = 'replaced', ended_at = COALESCE(o.ended_at, now()) FROM pass p
 		WHERE p.id = $1 AND o.id < p.id AND o.state IN ('braked', 'marking', 'reading', 'comparing') AND (p.projects IS NULL OR o.projects <@ p.projects)`, pass)

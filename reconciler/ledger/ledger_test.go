@@ -214,6 +214,87 @@ func TestEnqueueChanged(t *testing.T) {
 	changed("never seen", 0, nil)
 }
 
+// TestStaleBefore: what a click notes of the row while the stream waits for it is newer than what the stream has read, and stays.
+func TestStaleBefore(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('k', 'PENDING', 'p', 'd')`)
+	l.exec(t, `INSERT INTO hub (key, created_at, before, d) SELECT id, "createdAt", 'NEUTRAL', false FROM public."Conquest"`)
+	tx, err := l.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context())) // or the pool never closes
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := tx.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`SELECT FROM hub FOR UPDATE`)
+	done := make(chan error, 1)
+	go func() {
+		_, err := l.EnqueueChanged(t.Context(), []string{"k"}, nil, FromWAL)
+		done <- err
+	}()
+	for waits := false; !waits; {
+		err := l.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`UPDATE public."Conquest" SET result = 'VICTORY'`) // it was DEFEAT before
+	exec(`UPDATE hub SET before = 'DEFEAT', d = true`)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	var before string
+	if err := l.pool.QueryRow(t.Context(), `SELECT before FROM hub`).Scan(&before); err != nil || before != "DEFEAT" {
+		t.Errorf("before VICTORY: %s, %v", before, err)
+	}
+}
+
+// TestWatermark: what a full pass has read need not be asked for again, and nothing that it may not have read is left out.
+func TestWatermark(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `INSERT INTO project (id, full_at, watermark) VALUES (1, now(), now() - interval '1 hour'), (2, now(), now() + interval '1 hour'), (4, now(), now() - interval '1 hour')`)
+	if err := l.WantFull(t.Context(), "a test", nil); err != nil {
+		t.Fatal(err)
+	}
+	open, err := l.OpenPasses(t.Context())
+	if err != nil || len(open) != 1 {
+		t.Fatalf("%+v, %v", open, err)
+	}
+	before, err := l.Projects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass, err := l.BeginPass(t.Context(), open[0].ID, "it")
+	if err == nil {
+		err = l.EndReading(t.Context(), pass.ID, "it")
+	}
+	if err == nil {
+		err = l.EndComparing(t.Context(), pass.ID, "it", Planned{}, []int64{1, 2, 3}, time.Minute)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := l.Projects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := pass.BeganAt.Add(-time.Minute) // the clocks differ
+	for id, want := range map[int64]time.Time{1: began, 2: *before[2].Watermark, 3: began, 4: *before[4].Watermark} {
+		if got := after[id].Watermark; got == nil || !got.Equal(want) {
+			t.Errorf("project %d: %v, want %v", id, got, want)
+		}
+	}
+}
+
 // leader leads until it may no longer.
 func leader(leading chan<- struct{}) func(context.Context) error {
 	return func(ctx context.Context) error {

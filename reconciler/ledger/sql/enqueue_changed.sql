@@ -20,6 +20,8 @@ WITH seen AS MATERIALIZED (
     ORDER BY key
     ON CONFLICT (key) DO UPDATE SET before = EXCLUDED.before
     WHERE h.created_at IS NOT DISTINCT FROM EXCLUDED.created_at
+      -- who held the lock that this waited for may have noted what is newer than the snapshot
+      AND h.before IS NOT DISTINCT FROM (SELECT jsonb_object_agg(key, before) FROM seen) ->> h.key
     RETURNING 1
 )
 SELECT CASE WHEN NOT unseen($5) THEN enqueue(array_agg(key), $2, $3, $4) END
