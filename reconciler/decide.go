@@ -41,14 +41,14 @@ const (
 	// goneFor is how long a task must have been gone until that is believed: whoever
 	// restores it, or puts a proxy right, has that long.
 	goneFor = time.Minute
-	// firstPass is how often a key looks whether the first pass over a project is
+	// firstPass is how often a key looks whether the first pass over the projects is
 	// finished; its end makes the key dirty anyway.
 	firstPass = 10 * time.Second
 )
 
 var (
 	errGone  = errors.New("Label Studio does not have its task any more: looking again before that is believed")
-	errUnmet = errors.New("the first pass over its project is not finished: other tasks of it may have a say")
+	errUnmet = errors.New("the first pass over the projects is not finished: other tasks of it may have a say")
 )
 
 // decide is S3 for one key, between its locks and its writes. It asks nobody.
@@ -180,7 +180,7 @@ func (e *seen) miss() {
 	}
 }
 
-// await keeps a task from having its say before all tasks of its project are linked,
+// await keeps a task from having its say before the tasks of all projects are linked,
 // where what it says depends on theirs: a bare VICTORY is none if one of them is starred.
 func (e *seen) await() {
 	if e.look.New && e.look.Begun == star.LabelStudio && e.stored.Unmet {

@@ -1,10 +1,12 @@
 package reconciler_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -147,6 +149,81 @@ func TestTheTaskIsRightWaits(t *testing.T) {
 	r.turnAll(turner)
 	r.want("the pass is through", r.showsOf("c0"), "VICTORY true@0 true true")
 	r.want("a bare VICTORY", r.showsOf("c1"), "PENDING false@1 <nil>")
+}
+
+// TestTheTaskIsRightWaitsForEveryProject: where a bare VICTORY is to become PENDING, it waits
+// for a project that cannot be read. Once turns have begun, a braked pass and a restart do not
+// make them wait again.
+func TestTheTaskIsRightWaitsForEveryProject(t *testing.T) {
+	t.Parallel()
+	const n = 40
+	r := newRig(t, n, studio.Delays{})
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`)
+	other := r.studio.AddProject("unreadable")
+	r.studio.AddTask(other, map[string]any{"conquest_id": "c0"}, map[string]any{"gold_star": true})
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if q.URL.Query().Get("project") == fmt.Sprint(other) {
+			return studio.Fault{Kind: studio.FaultShort}
+		}
+		return studio.Fault{}
+	})
+	passes := func() *reconciler.Passes {
+		return r.passes(func(p *reconciler.Passes) {
+			p.Initial, p.Projects, p.Retry = "labelstudio", []int64{r.project, other}, time.Millisecond
+		})
+	}
+	ready := func(p *reconciler.Passes) bool {
+		select {
+		case <-p.Ready():
+			return true
+		default:
+			return false
+		}
+	}
+	turner := r.turner(r.client)
+	turner.Projects = []int64{r.project, other}
+	during := func(p *reconciler.Passes, until string) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = p.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		r.eventually(func() bool { return r.ask(until) })
+	}
+
+	first := passes()
+	during(first, `SELECT EXISTS (SELECT FROM reconciler.pass WHERE projects IS NULL AND state = 'done') AND EXISTS (SELECT FROM reconciler.queue WHERE key = 'c0')`)
+	if ready(first) {
+		t.Error("turns begin though a project was not read")
+	}
+	claims, err := r.ledger.Claim(t.Context(), n, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := turner.Turn(t.Context(), claims); err != nil { // as if turns had begun under another choice
+		t.Fatal(err)
+	}
+	r.want("its other task is not known", r.showsOf("c0"), "VICTORY true@0 new <nil>")
+	r.studio.Faults(nil)
+	during(first, `SELECT EXISTS (SELECT FROM reconciler.project WHERE full_at IS NOT NULL HAVING count(*) = 2) AND NOT EXISTS (SELECT FROM reconciler.pass WHERE state NOT IN ('done', 'replaced'))`)
+	r.eventually(func() bool {
+		during(first, `SELECT true`)
+		return ready(first)
+	})
+	r.turnAll(turner)
+	r.want("both are known", r.showsOf("c0"), "VICTORY true@0 true true")
+
+	for _, task := range r.tasks[:n-1] {
+		r.studio.SetMeta(task, map[string]any{"gold_star": true})
+	}
+	r.full(passes())
+	r.want("the newest full pass", r.text(`SELECT state FROM reconciler.pass WHERE kind = 'full' ORDER BY id DESC LIMIT 1`), "braked")
+	again := passes()
+	r.eventually(func() bool {
+		during(again, `SELECT true`)
+		return ready(again)
+	})
 }
 
 // turnFor turns what is due now, and checks that what is not settled waits: it must

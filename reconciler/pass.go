@@ -121,7 +121,8 @@ func NewPasses(p *Passes) *Passes {
 }
 
 // Ready is closed when turns may begin: at once, but where first contact depends on
-// the other tasks of a key it is when every task was linked and the brakes let go.
+// the other tasks of a key it is when every task was linked and the brakes let go. Once
+// they have begun, no restart makes them wait for a pass again.
 func (p *Passes) Ready() <-chan struct{} {
 	if p.Initial != "labelstudio" {
 		p.ready()

@@ -35,7 +35,9 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 	why := "nothing was ever compared"
 	if last != nil {
 		next, why = p.Full.Next(last.BeganAt.UTC()), "it is time"
-		p.noteReady(last)
+	}
+	if err := p.noteReady(ctx, last); err != nil {
+		return time.Now().Add(p.Retry), err
 	}
 	p.showBrakes(open)
 	for _, o := range open {
@@ -79,11 +81,20 @@ func (p *Passes) want(ctx context.Context, why string, projects []int64) error {
 	return p.Ledger.WantFull(ctx, why, projects)
 }
 
-// noteReady lets turns begin once everything was compared and may go on.
-func (p *Passes) noteReady(last *ledger.Pass) {
-	if last.State == ledger.PassMarking || last.State == ledger.PassDone {
+// noteReady lets turns begin once every project was read, everything was compared and may
+// go on; and where they had begun, whatever became of the last pass: what people do one by
+// one waits for no brake.
+func (p *Passes) noteReady(ctx context.Context, last *ledger.Pass) error {
+	select {
+	case <-p.linked:
+		return nil
+	default:
+	}
+	all, begun, err := p.Ledger.Met(ctx)
+	if begun || all && last != nil && (last.State == ledger.PassMarking || last.State == ledger.PassDone) {
 		p.ready()
 	}
+	return err
 }
 
 // showBrakes sets what the metrics say of the brakes.
@@ -195,6 +206,9 @@ func (p *Passes) scope(ctx context.Context, pass ledger.Pass) ([]int64, error) {
 		if p.ours(id) && !slices.Contains(ids, id) {
 			p.tell(ctx, "vanished", fmt.Errorf("project %d is not there any more: its tasks are left as they are", id))
 		}
+	}
+	if err := p.Ledger.Meet(ctx, ids); err != nil {
+		return nil, err
 	}
 	ids = slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return pass.Projects != nil && !slices.Contains(pass.Projects, id) })
 	slices.Sort(ids)

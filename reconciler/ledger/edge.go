@@ -26,7 +26,7 @@ type Edge struct {
 	IntentFor     *float64   `json:"intent_for"`    // of a new intent: seconds from now to its deadline
 	IntentWait    *float64   `json:"-"`             // of a stored one: seconds left, negative once it has passed
 	MissingSince  *time.Time `json:"missing_since"` // of the first 404 in a row
-	Unmet         bool       `json:"-"`             // no pass over its project has finished yet
+	Unmet         bool       `json:"-"`             // no pass over its project, or another that is to be read, has finished yet
 	Held          *Held      `json:"held"`          // nil: not held
 	TextHash      []byte     `json:"-"`             // of the texts that are stored of it, see [Text.Hash]
 }
@@ -67,7 +67,7 @@ func (l *Ledger) enqueueWhere(ctx context.Context, where string, ids []int64, fr
 // edgeColumns reads edges as scanEdges takes them.
 const edgeColumns = `
 	SELECT task_id, key, project, begun, task_created_at, task_updated_at, s, older, last, base, intent_value, intent_attempt,
-	       extract(epoch FROM intent_deadline - now())::float8, missing_since, (SELECT full_at FROM project p WHERE p.id = edge.project) IS NULL, held,
+	       extract(epoch FROM intent_deadline - now())::float8, missing_since, (SELECT full_at FROM project p WHERE p.id = edge.project) IS NULL OR EXISTS (SELECT FROM project WHERE full_at IS NULL), held,
 	       (SELECT hash FROM task_text t WHERE t.task_id = edge.task_id)`
 
 // edgesSQL reads the edges of keys, in lock order.

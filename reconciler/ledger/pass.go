@@ -271,3 +271,25 @@ func (l *Ledger) Projects(ctx context.Context) (map[int64]Project, error) {
 	}
 	return all, nil
 }
+
+// Meet notes which projects are to be read: until a full pass has finished over each of
+// them, nobody knows all tasks of a key.
+func (l *Ledger) Meet(ctx context.Context, projects []int64) error {
+	b := &pgx.Batch{}
+	b.Queue(`DELETE FROM project WHERE full_at IS NULL AND id <> ALL ($1)`, projects)
+	b.Queue(`INSERT INTO project (id) SELECT unnest($1::bigint[]) ON CONFLICT DO NOTHING`, projects)
+	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("note which projects are to be read: %w", err)
+	}
+	return nil
+}
+
+// Met tells whether a full pass has finished over every project that is to be read, and
+// whether any turn has begun a first contact since our tables were made.
+func (l *Ledger) Met(ctx context.Context) (all, begun bool, err error) {
+	err = l.pool.QueryRow(ctx, `SELECT NOT EXISTS (SELECT FROM project WHERE full_at IS NULL), EXISTS (SELECT FROM edge WHERE s IS NOT NULL OR held IS NOT NULL)`).Scan(&all, &begun)
+	if err != nil {
+		return false, false, fmt.Errorf("look whether every project was read: %w", err)
+	}
+	return all, begun, nil
+}
