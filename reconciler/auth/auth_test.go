@@ -190,6 +190,12 @@ func TestWatch(t *testing.T) {
 	log.wait(t, "times=")
 	has("old", false)
 	has("new", true)
+	write(t, path, "\n") // by somebody who has not written the rest yet
+	log.wait(t, "write [] into it")
+	has("new", true)
+	if testutil.ToFloat64(m.TokensOK) != 0 {
+		t.Error("the metric says that the file is right")
+	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -200,6 +206,9 @@ func TestWatch(t *testing.T) {
 	if testutil.ToFloat64(m.TokensOK) != 1 {
 		t.Error("the metric says that the file is wrong")
 	}
+	write(t, path, "[]")
+	log.wait(t, "tokens=0")
+	has("new", false)
 	cancel()
 	if err := <-watched; err != nil {
 		t.Error(err)

@@ -89,8 +89,13 @@ func (t *Tokens) read() ([]byte, error) {
 	return text, nil
 }
 
+// take makes the tokens of a text those that count. None at all in the place of some is how
+// a file looks that is being written: whoever means it says so.
 func (t *Tokens) take(text []byte) error {
 	t.text = text
+	if before := t.entries.Load(); before != nil && len(*before) > 0 && len(bytes.TrimSpace(text)) == 0 {
+		return fmt.Errorf("%s is empty: write [] into it where nobody is to have a token", t.path)
+	}
 	entries, err := parse(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.path, err)

@@ -93,7 +93,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 	a.samples.ledger = o.Ledger
 	a.watcher = newWatcher(a.reader, o.Log)
 	a.studio = prober{client: o.Studio}
-	a.people = people{studio: o.Studio}
+	a.people.studio = o.Studio
 	return a, nil
 }
 

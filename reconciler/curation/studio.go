@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/aristotle/reconciler/labelstudio"
 )
@@ -55,12 +58,16 @@ func (p *prober) ask(ctx context.Context, read func(context.Context) error) erro
 // people knows who is who in Label Studio.
 type people struct {
 	studio *labelstudio.Client
+	asking singleflight.Group
+	known  atomic.Pointer[directory] // nil: it was never read
+}
 
-	mu    sync.Mutex
-	us    labelstudio.User // whose token we have
-	email map[int64]string
-	known map[string]labelstudio.User // by e-mail in lower case
-	at    time.Time
+// directory is the list of users as it was read once.
+type directory struct {
+	us      labelstudio.User // whose token we have
+	email   map[int64]string
+	byEmail map[string]labelstudio.User // in lower case
+	at      time.Time
 }
 
 // peopleFor is how long the list of users is believed. Someone who is not on it makes
@@ -70,52 +77,75 @@ const (
 	peopleAgain = 10 * time.Second
 )
 
-// learn makes sure that the list was read, and not too long ago.
-func (p *people) learn(ctx context.Context, atLeast time.Duration) error {
-	if p.email != nil && time.Since(p.at) < atLeast {
-		return nil
+// learn returns the list, read not too long ago. Who asks while it is being read waits for the
+// same answer, and no longer than ctx.
+func (p *people) learn(ctx context.Context, atMost time.Duration) (*directory, error) {
+	d := p.known.Load()
+	if d != nil && time.Since(d.at) < atMost {
+		return d, nil
 	}
+	read := p.asking.DoChan("", func() (any, error) {
+		if p.known.Load() != d {
+			return nil, nil // it was read just now
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveLimit)
+		defer cancel()
+		return nil, p.read(ctx)
+	})
+	select {
+	case r := <-read:
+		if r.Err != nil {
+			return nil, fmt.Errorf("learn who is who in Label Studio: %w", r.Err)
+		}
+		return p.known.Load(), nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("learn who is who in Label Studio: %w", ctx.Err())
+	}
+}
+
+func (p *people) read(ctx context.Context) error {
 	us, err := p.studio.Whoami(ctx)
-	var users []labelstudio.User
-	if err == nil {
-		users, err = p.studio.Users(ctx)
-	}
 	if err != nil {
-		return fmt.Errorf("learn who is who in Label Studio: %w", err)
+		return err
 	}
-	p.us, p.email, p.known, p.at = us, map[int64]string{}, map[string]labelstudio.User{}, time.Now()
+	users, err := p.studio.Users(ctx)
+	if err != nil {
+		return err
+	}
+	d := &directory{us: us, email: map[int64]string{}, byEmail: map[string]labelstudio.User{}, at: time.Now()}
 	for _, u := range users {
-		p.email[u.ID], p.known[strings.ToLower(u.Email)] = u.Email, u
+		d.email[u.ID], d.byEmail[strings.ToLower(u.Email)] = u.Email, u
 	}
+	p.known.Store(d)
 	return nil
 }
 
 // emails returns a function from a user to their e-mail, "" where it is not known.
 func (p *people) emails(ctx context.Context) func(labelstudio.UserRef) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_ = p.learn(ctx, peopleFor) // without names a page is poorer, and no more
-	known := p.email
+	d, err := p.learn(ctx, peopleFor)
+	if err != nil { // without names a page is poorer, and no more; old ones are better than none
+		d = p.known.Load()
+	}
 	return func(u labelstudio.UserRef) string {
-		if u.Email != "" {
+		if u.Email != "" || d == nil {
 			return u.Email
 		}
-		return known[u.ID]
+		return d.email[u.ID]
 	}
 }
 
 // writer is the user whose annotations a person's are: the person, or, for one who has
 // no account there, the user whose token we have.
-func (p *people) writer(ctx context.Context, email string) (labelstudio.User, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, atLeast := range []time.Duration{peopleFor, peopleAgain} {
-		if err := p.learn(ctx, atLeast); err != nil {
+func (p *people) writer(ctx context.Context, email string) (us labelstudio.User, err error) {
+	for _, atMost := range []time.Duration{peopleFor, peopleAgain} {
+		d, err := p.learn(ctx, atMost)
+		if err != nil {
 			return labelstudio.User{}, err
 		}
-		if u, known := p.known[strings.ToLower(email)]; known {
+		if u, known := d.byEmail[strings.ToLower(email)]; known {
 			return u, nil
 		}
+		us = d.us
 	}
-	return p.us, nil
+	return us, nil
 }
