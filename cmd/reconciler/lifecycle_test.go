@@ -89,11 +89,24 @@ func TestSecretsAreReread(t *testing.T) {
 		}
 	}
 
+	s.wantLog(p, "msg=carried turn=")
+	if strings.Contains(p.out.String(), "level=DEBUG") {
+		t.Error("level info tells what is of level debug")
+	}
 	write(t, file("r.yaml"), "log_level: debug\naudit_retention: 30d\n")
 	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	s.wantLog(p, "log_level=DEBUG need_restart=RECONCILER_AUDIT_RETENTION")
+	role := roleOf(t, s.cfg.AristotleDatabaseURL)
+	execAll(t, admin, `ALTER ROLE `+ident(role)+` NOLOGIN`, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = `+literal(role))
+	s.eventually(func() string {
+		if p.get(t, "/metrics"); !strings.Contains(p.out.String(), "level=DEBUG msg=measure") {
+			return "a scrape without a database is not told at level debug"
+		}
+		return ""
+	})
+	execAll(t, admin, `ALTER ROLE `+ident(role)+` LOGIN`)
 	write(t, file("key"), "two words")
 	s.wantLog(p, "going on with those before")
 	if said := p.out.String(); strings.Contains(said, next) || strings.Contains(said, "hook-secret") {

@@ -110,6 +110,7 @@ func (d *daemon) follow(ctx context.Context, now *Config, asked bool) error {
 	}
 	d.reread.level.Set(now.LogLevel)
 	d.cfg.LogLevel = now.LogLevel
+	now.AristotleAdminURL = d.cfg.AristotleAdminURL // no daemon uses it, and where it is not set it has the ordinary role's password
 	d.log.InfoContext(ctx, "settings were read again", "log_level", now.LogLevel, "need_restart", strings.Join(differing(d.cfg, now), " "))
 	return nil
 }
