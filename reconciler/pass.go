@@ -95,6 +95,7 @@ type Passes struct {
 	notBefore   time.Time       // when a full pass that failed may go on
 	running     bool            // a full pass is under way
 	marking     bool            // findings wait to be made dirty
+	looked      time.Time       // when it was last asked for such
 	found       atomic.Bool     // there are findings, or there may be
 	trusted     map[int64]bool  // projects that show tasks which we know
 	heard       map[int64]notes // by project, of the incremental pass before; none: nobody was there to be told
@@ -193,10 +194,11 @@ func (p *Passes) noteEnded(ctx context.Context) error {
 // is called between the pages of a full pass too, which may take long; only there can
 // a person have released a plan that [Passes.full] has not seen.
 func (p *Passes) tick(ctx context.Context) {
-	if p.marking || p.running {
+	now := time.Now()
+	if p.marking || p.running && now.Sub(p.looked) >= markEvery {
+		p.looked = now
 		p.mark(ctx)
 	}
-	now := time.Now()
 	if now.Before(p.nextChanges) || ctx.Err() != nil {
 		return
 	}

@@ -216,18 +216,23 @@ func (r *pairRow) edge() PairEdge {
 }
 
 // EdgesBetween returns, in task order, the edges of a project whose task ids are above
-// after and not above upto, and those of other projects among them that are in ids. It
-// reads no more than what a listed task is compared with: a pass asks for every edge.
+// after and not above upto, and those of other projects among them that are in ids. A
+// pass asks for every edge: of those that remember no more than the key, the task and the
+// star, nothing else is read; of the others what Edges reads.
 func (l *Ledger) EdgesBetween(ctx context.Context, project, after, upto int64, ids []int64) ([]Edge, error) {
-	rows, err := l.pool.Query(ctx, `
-		SELECT task_id, key, project, task_created_at, s, older, last, NULLIF(base, '{}'), intent_value, missing_since, held
-		FROM edge WHERE task_id > $2 AND task_id <= $3 AND (project = $1 OR task_id = ANY($4)) ORDER BY task_id`, project, after, upto, ids)
 	edges := make([]Edge, 0, len(ids))
+	var more []int64
+	rows, err := l.pool.Query(ctx, `
+		SELECT task_id, key, project, task_created_at, s, last,
+		       older IS NULL AND base = '{}' AND intent_value IS NULL AND missing_since IS NULL AND held IS NULL
+		FROM edge WHERE task_id > $2 AND task_id <= $3 AND (project = $1 OR task_id = ANY($4)) ORDER BY task_id`, project, after, upto, ids)
 	if err == nil {
 		var e Edge
-		_, err = pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.TaskCreatedAt, &e.S, &e.Older, &e.Last, &e.Base,
-			&e.IntentValue, &e.MissingSince, &e.Held}, func() error {
-			edges = append(edges, e)
+		var plain bool
+		_, err = pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.TaskCreatedAt, &e.S, &e.Last, &plain}, func() error {
+			if edges = append(edges, e); !plain {
+				more = append(more, e.Task)
+			}
 			e = Edge{}
 			return nil
 		})
@@ -235,7 +240,16 @@ func (l *Ledger) EdgesBetween(ctx context.Context, project, after, upto int64, i
 	if err != nil {
 		return nil, fmt.Errorf("read the edges of project %d: %w", project, err)
 	}
-	return edges, nil
+	if len(more) == 0 {
+		return edges, nil
+	}
+	full, err := l.Edges(ctx, more)
+	for i := range edges {
+		if len(full) > 0 && full[0].Task == edges[i].Task {
+			edges[i], full = full[0], full[1:]
+		}
+	}
+	return edges, err
 }
 
 // Edges returns, in task order, the edges of tasks. Unmet and TextHash are not read,
