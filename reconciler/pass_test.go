@@ -211,10 +211,10 @@ func TestUnreadStaysUnread(t *testing.T) {
 			defer running.Wait()
 			defer end()
 			running.Go(func() { _ = passes(nil).Run(ctx) })
-			r.eventually(func() bool { return r.ask(`SELECT EXISTS (SELECT FROM reconciler.project)`) })
+			r.eventually(func() bool { return r.ask(`SELECT EXISTS (SELECT FROM reconciler.project WHERE full_at IS NOT NULL)`) })
 			end()
 			running.Wait()
-			r.want("read", r.text(`SELECT string_agg(id::text, ', ') FROM reconciler.project`), fmt.Sprint(second))
+			r.want("read", r.text(`SELECT string_agg(id::text, ', ') FROM reconciler.project WHERE full_at IS NOT NULL`), fmt.Sprint(second))
 
 			r.studio.Faults(nil)
 			r.pass(passes(nil))

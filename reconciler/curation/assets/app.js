@@ -230,11 +230,15 @@ for (const form of document.querySelectorAll('[data-draft]')) {
   };
   const compareNow = async () => {
     const data = new URLSearchParams(new FormData(form));
+    const asked = text.value;
     data.set('do', 'compare');
+    let away = true;
     try {
       const got = await ask('POST', form.action, data.toString());
-      if (got.status === 200 && samePage(got.page)) adopt(got.page);
-    } catch { /* the next change tries again */ }
+      away = got.status >= 500;
+      if (got.status === 200 && samePage(got.page) && asked === text.value) adopt(got.page); // an answer may come after that to a later text
+    } catch { /* nobody answers */ }
+    if (away && asked === text.value) timer = setTimeout(compareNow, 5000);
   };
   text.addEventListener('input', () => { keep(); compareSoon(); });
   if (!note.hidden) compareSoon();
