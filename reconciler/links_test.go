@@ -182,18 +182,20 @@ func TestTheTaskIsRightWaitsForEveryProject(t *testing.T) {
 	}
 	turner := r.turner(r.client)
 	turner.Projects = []int64{r.project, other}
-	during := func(p *reconciler.Passes, until string) {
+	during := func(p *reconciler.Passes, until func() bool) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { _ = p.Run(ctx) })
 		defer running.Wait()
 		defer cancel()
-		r.eventually(func() bool { return r.ask(until) })
+		r.eventually(until)
 	}
 
 	first := passes()
-	during(first, `SELECT EXISTS (SELECT FROM reconciler.pass WHERE projects IS NULL AND state = 'done') AND EXISTS (SELECT FROM reconciler.queue WHERE key = 'c0')`)
+	during(first, func() bool {
+		return r.ask(`SELECT EXISTS (SELECT FROM reconciler.pass WHERE projects IS NULL AND state = 'done') AND EXISTS (SELECT FROM reconciler.queue WHERE key = 'c0')`)
+	})
 	if ready(first) {
 		t.Error("turns begin though a project was not read")
 	}
@@ -206,11 +208,7 @@ func TestTheTaskIsRightWaitsForEveryProject(t *testing.T) {
 	}
 	r.want("its other task is not known", r.showsOf("c0"), "VICTORY true@0 new <nil>")
 	r.studio.Faults(nil)
-	during(first, `SELECT EXISTS (SELECT FROM reconciler.project WHERE full_at IS NOT NULL HAVING count(*) = 2) AND NOT EXISTS (SELECT FROM reconciler.pass WHERE state NOT IN ('done', 'replaced'))`)
-	r.eventually(func() bool {
-		during(first, `SELECT true`)
-		return ready(first)
-	})
+	during(first, func() bool { return ready(first) })
 	r.turnAll(turner)
 	r.want("both are known", r.showsOf("c0"), "VICTORY true@0 true true")
 
@@ -220,10 +218,7 @@ func TestTheTaskIsRightWaitsForEveryProject(t *testing.T) {
 	r.full(passes())
 	r.want("the newest full pass", r.text(`SELECT state FROM reconciler.pass WHERE kind = 'full' ORDER BY id DESC LIMIT 1`), "braked")
 	again := passes()
-	r.eventually(func() bool {
-		during(again, `SELECT true`)
-		return ready(again)
-	})
+	during(again, func() bool { return ready(again) })
 }
 
 // turnFor turns what is due now, and checks that what is not settled waits: it must
