@@ -518,7 +518,7 @@ func TestTooOldToGoOn(t *testing.T) {
 		r.want(why, r.text(`SELECT string_agg(state, ', ' ORDER BY id) FROM reconciler.pass WHERE why = $1`, why), want)
 	}
 	r.exec(old, "all", nil)
-	if err := r.ledger.WantRows(t.Context(), "another slot"); err != nil { // the one that reads is enough
+	if err := r.ledger.WantFull(t.Context(), "another slot", nil); err != nil { // the one that reads is enough
 		t.Fatal(err)
 	}
 	states("all", "replaced, done")
@@ -570,4 +570,47 @@ func TestOneProjectRefused(t *testing.T) {
 	running.Wait()
 	r.want("dirty", r.text(`SELECT string_agg(key, ', ') FROM reconciler.queue WHERE want_gen > done_gen`), "c0")
 	r.want("missing", r.text(`SELECT string_agg(task_id::text, ', ') FROM reconciler.edge WHERE task_id = $1 AND missing_since IS NOT NULL`, late), "")
+}
+
+// TestRefusedAlone: what one project refuses is read and compared for no other again. Its own pass asks at longer and longer
+// distances, compares nothing meanwhile, is the only one however often it is wanted, and goes on once it may.
+func TestRefusedAlone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	other := r.studio.AddProject("refused")
+	var listings, compares atomic.Int64
+	refuse := func(q *http.Request) studio.Fault {
+		if q.URL.Query().Get("project") == fmt.Sprint(other) {
+			listings.Add(1)
+			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusForbidden}
+		}
+		return studio.Fault{}
+	}
+	r.studio.Faults(refuse)
+	const distance, asked = 10 * time.Millisecond, 6
+	p := r.passes(func(p *reconciler.Passes) {
+		p.Projects, p.Retry = []int64{other, r.project}, distance
+		p.Step = func(name string) {
+			if name == "found" {
+				compares.Add(1)
+			}
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	start := time.Now()
+	r.eventually(func() bool { return listings.Load() >= asked })
+	if took, least := time.Since(start), distance*(1<<(asked-2)-1); took < least { // the first is the pass over everything
+		t.Errorf("asked %d times in %v, which should take %v", asked, took, least)
+	}
+	n := r.studio.Requests()[labelstudio.OpTasksChanged] // of another incremental pass, to which it is new
+	r.eventually(func() bool { p.Poke(); return r.studio.Requests()[labelstudio.OpTasksChanged] > n })
+	r.want("full compares", fmt.Sprint(compares.Load()), "1")
+	r.want("passes", r.text(`SELECT string_agg(concat_ws(' ', state, projects), ', ' ORDER BY id) FROM reconciler.pass`), fmt.Sprintf("done, reading {%d}", other))
+	r.studio.Faults(nil)
+	r.eventually(func() bool { return r.ask(`SELECT bool_and(state = 'done') FROM reconciler.pass`) })
+	r.want("full compares", fmt.Sprint(compares.Load()), "2")
 }

@@ -33,6 +33,9 @@ const (
 	overlap = time.Minute
 	// DefaultRetry is when a full pass that failed goes on from where it was.
 	DefaultRetry = time.Minute
+	// mostRetry bounds how far apart a pass is tried that can read nothing: a project
+	// that is refused may stay so for days.
+	mostRetry = 15 * time.Minute
 	// awayRetry is when an incremental pass that found no Label Studio looks again.
 	awayRetry = 10 * time.Second
 	// brakedRetry is when a full pass that was braked looks again: a person may have
@@ -93,6 +96,7 @@ type Passes struct {
 	nextChanges time.Time       // when the next incremental pass is due
 	lastChanges time.Time       // when the last one began
 	notBefore   time.Time       // when a full pass that failed may go on
+	unread      map[int64]retry // by pass, of those that can read nothing
 	running     bool            // a full pass is under way
 	marking     bool            // findings wait to be made dirty
 	looked      time.Time       // when it was last asked for such
@@ -117,7 +121,7 @@ func NewPasses(p *Passes) *Passes {
 	if p.Step == nil {
 		p.Step = func(string) {}
 	}
-	p.trusted, p.heard = map[int64]bool{}, map[int64]notes{}
+	p.trusted, p.heard, p.unread = map[int64]bool{}, map[int64]notes{}, map[int64]retry{}
 	return p
 }
 
@@ -148,7 +152,7 @@ func (p *Passes) Poke() {
 
 // NewSlot notes that news of rows were lost: everything is to be compared.
 func (p *Passes) NewSlot(ctx context.Context) error {
-	err := errors.Join(p.Intake.examplesLost(ctx), p.Ledger.WantRows(ctx, "the replication slot is a new one"))
+	err := errors.Join(p.Intake.examplesLost(ctx), p.Ledger.WantFull(ctx, "the replication slot is a new one", nil))
 	p.wanted.Store(true) // also where it says that it failed
 	p.Poke()
 	return err
@@ -166,14 +170,14 @@ func (p *Passes) Away() bool { return p.away.Load() }
 func (p *Passes) Run(ctx context.Context) error {
 	p.nextChanges, p.notBefore = time.Time{}, time.Time{}
 	clear(p.heard)
+	clear(p.unread)
 	p.found.Store(true) // another process may have left some
 	p.rest, p.known = time.Time{}, nil
 	p.tell(ctx, "the last full pass", p.noteEnded(ctx))
 	for ctx.Err() == nil {
 		next, err := p.full(ctx)
-		if p.tell(ctx, string(metrics.Full), err); err != nil {
+		if p.tell(ctx, "looking for passes", err); err != nil {
 			p.notBefore = time.Now().Add(p.Retry)
-			p.away.Store(errors.Is(err, errAway))
 		}
 		p.tick(ctx)
 		p.wait(ctx, next)

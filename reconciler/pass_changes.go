@@ -75,7 +75,7 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 	before, known := p.heard[project]
 	now := notes{newest: before.newest, began: time.Now()}
 	var told []announced
-	newest := watermark
+	newest, listed := watermark, 0
 	for after := int64(0); ; {
 		at := time.Now()
 		tasks, left, err := p.Studio.TasksChanged(ctx, project, watermark.Add(-overlap), after, changedPage)
@@ -85,6 +85,7 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 		if len(tasks) < min(changedPage, left) {
 			return errShort
 		}
+		listed += len(tasks)
 		for i := range tasks {
 			if tasks[i].UpdatedAt.After(newest) {
 				newest = tasks[i].UpdatedAt
@@ -103,6 +104,10 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 			break
 		}
 		after = tasks[len(tasks)-1].ID
+	}
+	// What changed last would be listed again and again: once it is no news by any clock, it is asked for no more.
+	if past := now.began.Add(-skew); listed > 0 && past.Add(-overlap).After(newest) {
+		newest = past
 	}
 	if newest.After(watermark) { // an idle pass writes nothing
 		c.Watermarks[project] = newest

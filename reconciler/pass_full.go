@@ -55,16 +55,24 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 		}
 	}
 	for _, pass := range open {
+		now, until := time.Now(), p.unread[pass.ID].at
+		if until.Before(p.notBefore) {
+			until = p.notBefore
+		}
 		switch {
 		case pass.State == ledger.PassBraked || pass.State == ledger.PassMarking:
 			continue
-		case time.Now().Before(p.notBefore):
-			next = p.notBefore
+		case now.Before(until):
+			if until.Before(next) || !now.Before(next) {
+				next = until
+			}
 			continue
-		case pass.BeganAt != nil && time.Since(*pass.BeganAt) > tooOld:
-			return time.Now(), p.Ledger.ReplacePass(ctx, pass.ID)
+		case pass.BeganAt != nil && now.Sub(*pass.BeganAt) > tooOld:
+			delete(p.unread, pass.ID)
+			return now, p.Ledger.ReplacePass(ctx, pass.ID)
 		}
-		return time.Now(), p.run(ctx, pass) // there may be another one
+		p.goOn(ctx, pass)
+		return now, nil // there may be another one
 	}
 	if len(open) == 0 {
 		if soon := time.Now().Add(restFor); soon.Before(next) {
@@ -74,6 +82,33 @@ func (p *Passes) full(ctx context.Context) (next time.Time, err error) {
 	}
 	return next, nil
 }
+
+// retry is when something that fails is tried again, and how long that is after the last time.
+type retry struct {
+	at       time.Time
+	distance time.Duration
+}
+
+// goOn runs a pass. One that fails goes on later, and keeps others waiting for a moment;
+// one that could read nothing waits longer and longer by itself.
+func (p *Passes) goOn(ctx context.Context, pass ledger.Pass) {
+	err := p.run(ctx, pass)
+	p.tell(ctx, string(metrics.Full), err)
+	last := p.unread[pass.ID]
+	delete(p.unread, pass.ID)
+	if err == nil {
+		return
+	}
+	p.notBefore = time.Now().Add(p.Retry)
+	p.away.Store(errors.Is(err, errAway))
+	if errors.Is(err, errUnread) {
+		distance := min(max(2*last.distance, p.Retry), mostRetry)
+		p.unread[pass.ID] = retry{time.Now().Add(distance), distance}
+	}
+}
+
+// errUnread is a pass none of whose projects can be read, though Label Studio is there.
+var errUnread = errors.New("there is nothing to compare yet")
 
 // want notes, for good, that a full pass is needed: see [ledger.Ledger.WantFull].
 func (p *Passes) want(ctx context.Context, why string, projects []int64) error {
@@ -134,7 +169,7 @@ func (p *Passes) run(ctx context.Context, pass ledger.Pass) error {
 
 // read is the first half: every task of the projects. It returns which were read, also
 // before a restart. One that cannot be read keeps no other from it: it has a pass of its
-// own later.
+// own later. Where none can be, the pass goes on later from where it is.
 func (p *Passes) read(ctx context.Context, pass ledger.Pass) (read []int64, failed, err error) {
 	if pass.State != ledger.PassReading {
 		return pass.Read, nil, nil
@@ -145,6 +180,7 @@ func (p *Passes) read(ctx context.Context, pass ledger.Pass) (read []int64, fail
 	}
 	start, tasks := time.Now(), pass.Tasks
 	read = pass.Read
+	var unread []int64
 	for _, project := range ids {
 		if slices.Contains(pass.Read, project) {
 			continue
@@ -156,11 +192,14 @@ func (p *Passes) read(ctx context.Context, pass ledger.Pass) (read []int64, fail
 		case ctx.Err() != nil || errors.Is(err, errAway) || errors.Is(err, ledger.ErrOvertaken):
 			return nil, nil, err
 		default:
-			failed = errors.Join(failed, fmt.Errorf("project %d: %w", project, err), p.want(ctx, "a project could not be read", []int64{project}))
+			failed, unread = errors.Join(failed, fmt.Errorf("project %d: %w", project, err)), append(unread, project)
 		}
 	}
+	if failed != nil && len(read) == 0 {
+		return nil, nil, fmt.Errorf("%w: %w", errUnread, failed)
+	}
 	p.Log.InfoContext(ctx, "every task was read", logPass, pass.ID, "projects", read, "tasks", tasks, logTook, time.Since(start))
-	return read, failed, p.Ledger.EndReading(ctx, pass.ID, p.runner)
+	return read, failed, p.Ledger.EndReading(ctx, pass.ID, p.runner, unread)
 }
 
 func (p *Passes) readProject(ctx context.Context, pass ledger.Pass, project int64, tasks *int64) error {

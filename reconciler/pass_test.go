@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -238,4 +239,67 @@ func gold(t testing.TB) labelstudio.AnnotationEdit {
 		t.Fatal(err)
 	}
 	return labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}}
+}
+
+// TestIdle: where nothing changes any more, an incremental pass is one listing, of nothing. What changed last
+// moves the watermark once when it is no news any more, and after that nothing is written.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, studio.Delays{})
+	var listed []int
+	r.sendThrough(func(q *http.Request) (*http.Response, error) { // to a Label Studio where all was an hour ago
+		changed := since.MatchString(q.URL.Query().Get("query"))
+		q, asked := q.Clone(q.Context()), q.URL.Query()
+		asked.Set("query", since.ReplaceAllStringFunc(asked.Get("query"), func(at string) string { return later(t, at, time.Hour) }))
+		q.URL.RawQuery = asked.Encode()
+		return edit(func(body []byte) []byte {
+			body = updated.ReplaceAllFunc(body, func(at []byte) []byte { return []byte(later(t, string(at), -time.Hour)) })
+			if changed {
+				listed = append(listed, len(updated.FindAll(body, -1)))
+			}
+			return body
+		})(q)
+	})
+	r.contacted()
+	r.exec(`UPDATE reconciler.project SET watermark = now() - interval '1 hour'`)
+	written := func() string { return r.text(`SELECT xmin FROM reconciler.project`) + r.written() }
+	p := r.passes(nil)
+	listed = nil
+	before := written()
+	for i := range 3 {
+		asked := r.studio.Requests()
+		if err := p.Changes(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		switch now := written(); {
+		case i == 0 && now == before:
+			t.Error("the watermark was not moved")
+		case i > 0 && now != before:
+			t.Errorf("pass %d wrote", i)
+		default:
+			before = now
+		}
+		for op, n := range r.studio.Requests() {
+			if more := n - asked[op]; i > 0 && more > 0 && (more > 1 || op != labelstudio.OpTasksChanged && op != "") {
+				t.Errorf("%d requests %s of pass %d", more, op, i)
+			}
+		}
+	}
+	r.want("listed", fmt.Sprint(listed), "[3 0 0]")
+}
+
+var (
+	since   = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`)
+	updated = regexp.MustCompile(`("updated_at": ?")[^"]+`)
+)
+
+// later moves the time at the end of a text.
+func later(t *testing.T, text string, by time.Duration) string {
+	t.Helper()
+	at := since.FindString(text)
+	moved, err := time.Parse(time.RFC3339Nano, at)
+	if err != nil {
+		t.Error(err)
+	}
+	return strings.TrimSuffix(text, at) + moved.Add(by).Format("2006-01-02T15:04:05.000000Z")
 }

@@ -275,7 +275,7 @@ func TestWatermark(t *testing.T) {
 	}
 	pass, err := l.BeginPass(t.Context(), open[0].ID, "it")
 	if err == nil {
-		err = l.EndReading(t.Context(), pass.ID, "it")
+		err = l.EndReading(t.Context(), pass.ID, "it", nil)
 	}
 	if err == nil {
 		err = l.EndComparing(t.Context(), pass.ID, "it", Planned{}, []int64{1, 2, 3}, time.Minute)

@@ -111,25 +111,18 @@ func (l *Ledger) FullEnded(ctx context.Context) (at *time.Time, err error) {
 
 // WantFull notes that a full pass is needed, for good: also where the process ends
 // before it. projects are those whose tasks are to be read: nil for all. One that is
-// wanted for as much is enough.
+// wanted for as much is enough, and so is one that still reads: it comes to the rows
+// after that, and tasks that changed since it began are asked for after it.
 func (l *Ledger) WantFull(ctx context.Context, why string, projects []int64) error {
-	return l.want(ctx, why, projects, PassWanted)
-}
-
-// WantRows notes that everything is to be compared with the rows as they are now. A pass
-// that still reads tasks is enough: it comes to the rows after that.
-func (l *Ledger) WantRows(ctx context.Context, why string) error {
-	return l.want(ctx, why, nil, PassWanted, PassReading)
-}
-
-func (l *Ledger) want(ctx context.Context, why string, projects []int64, enough ...PassState) error {
-	_, err := l.pool.Exec(ctx, `INSERT INTO pass (kind, state, why, projects) SELECT 'full', 'wanted', $1, $2::bigint[]
-		WHERE NOT EXISTS (SELECT FROM pass WHERE kind = 'full' AND state = ANY ($3) AND (projects IS NULL OR projects @> $2))`, why, projects, enough)
-	if err != nil {
+	if _, err := l.pool.Exec(ctx, wantSQL, why, projects, 0); err != nil {
 		return fmt.Errorf("ask for a full pass: %w", err)
 	}
 	return nil
 }
+
+// wantSQL takes a pass for enough only where it is newer than $3.
+const wantSQL = `INSERT INTO pass (kind, state, why, projects) SELECT 'full', 'wanted', $1, $2::bigint[]
+	WHERE NOT EXISTS (SELECT FROM pass WHERE kind = 'full' AND state IN ('wanted', 'reading') AND id > $3 AND (projects IS NULL OR projects @> $2))`
 
 // BeginPass makes a pass the runner's, who goes on with it from where it is.
 func (l *Ledger) BeginPass(ctx context.Context, id int64, runner string) (Pass, error) {
@@ -242,9 +235,14 @@ func (l *Ledger) EndProject(ctx context.Context, pass int64, runner string, proj
 	return l.step(ctx, &pgx.Batch{}, pass, `read = read || $3::bigint`, runner, project)
 }
 
-// EndReading notes that a pass has read all tasks that it could.
-func (l *Ledger) EndReading(ctx context.Context, pass int64, runner string) error {
-	return l.step(ctx, &pgx.Batch{}, pass, `state = 'comparing'`, runner)
+// EndReading notes that a pass has read all tasks that it could. The projects that it
+// could not read get a pass of their own: an older one ends with this one.
+func (l *Ledger) EndReading(ctx context.Context, pass int64, runner string, unread []int64) error {
+	b := &pgx.Batch{}
+	if len(unread) > 0 {
+		b.Queue(wantSQL, "a project could not be read", unread, pass)
+	}
+	return l.step(ctx, b, pass, `state = 'comparing'`, runner)
 }
 
 // Project is how far the passes have got in a project.
