@@ -44,6 +44,9 @@ type twin struct {
 	ids     []int64
 	user    labelstudio.User
 	born    int
+
+	open    []ledger.Patched // of an S5 that goes with the next claim
+	ends    []ledger.End
 	claims  [2][2][]ledger.Claim // by worker and world
 	turners [2][2]*Turner
 }
@@ -238,6 +241,10 @@ func (w *twin) lateEnd(task int64) {
 		ends = []ledger.End{{Key: k, Claim: q.claim - 1, Gen: q.want}}
 	}
 	w.say("S5 of %s at %d, worked=%v; a late end of %s", p.Attempt, task, p.Worked, k)
+	if w.open == nil && w.rng.IntN(2) == 0 {
+		w.open, w.ends = []ledger.Patched{p}, ends // with the next claim
+		return
+	}
 	w.done(0, w.ledger.Settle(w.Context(), []ledger.Patched{p}, ends))
 	w.done(0, w.rows.Settle(w.Context(), []ledger.Patched{p}, ends))
 }
@@ -308,9 +315,10 @@ func (w *twin) claim(worker int) (diff string) {
 	limit := 1 + w.rng.IntN(3)
 	for world, side := range []rowSide{database{w.ledger, "union"}, w.rows} {
 		var err error
-		w.claims[worker][world], err = side.Claim(w.Context(), limit, limit)
+		w.claims[worker][world], err = side.SettleAndClaim(w.Context(), w.open, w.ends, limit, limit)
 		w.done(0, err)
 	}
+	w.open, w.ends = nil, nil
 	real, mem := told(w.claims[worker][0]), told(w.claims[worker][1])
 	w.say("%v later, worker %d claims %v", d, worker, real)
 	return cmp.Diff(real, mem)

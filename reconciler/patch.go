@@ -37,9 +37,10 @@ var (
 
 // patchAll is S4 and S5 for the keys of a turn: each PATCH once, then what is known
 // of its end. A crash between the two leaves the intent: the next turn recognises
-// the stamp, or waits for the deadline.
+// the stamp, or waits for the deadline. The last S5 is left open.
 func (t *Turner) patchAll(ctx context.Context, all []writes) error {
-	b := settling{since: time.Now()}
+	b := &t.open
+	b.since, b.any = time.Now(), false
 	var away error
 	for _, w := range all {
 		end := w.end
@@ -49,19 +50,19 @@ func (t *Turner) patchAll(ctx context.Context, all []writes) error {
 			if err == nil {
 				answer, err = t.patch(ctx, w, p)
 			}
-			end = t.patched(ctx, &b, w, p, answer, err, end)
+			end = t.patched(ctx, b, w, p, answer, err, end)
 			if err = asAway(ctx, t.tasks, err); errors.Is(err, errAway) {
 				away = err
 			}
 		}
 		b.ends = append(b.ends, end)
 		if time.Since(b.since) > settleEvery {
-			if err := b.settle(ctx, t); err != nil {
+			if err := t.settle(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	return errors.Join(b.settle(ctx, t), away)
+	return away
 }
 
 // patch sends one PATCH, or does not: what was read must be fresh, since everybody's
@@ -144,21 +145,44 @@ type settling struct {
 	any     bool // PATCH of this turn was sent in time
 }
 
-// settle is S5. It is tried also after a stop: what is known saves the next turn a
-// wait for the deadline.
-func (b *settling) settle(ctx context.Context, t *Turner) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+// settle is S5 of what is open. It is tried also after a stop: what is known saves the
+// next turn a wait for the deadline.
+func (t *Turner) settle(ctx context.Context) error {
+	b := t.open
+	t.open = settling{since: time.Now(), any: b.any}
+	if len(b.patched)+len(b.ends) == 0 {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if err := t.rows.Settle(ctx, b.patched, b.ends); err != nil {
+	if err := t.rows.Settle(limited, b.patched, b.ends); err != nil {
 		return err
 	}
+	t.settled(ctx, b)
+	return nil
+}
+
+// claim is S1, with the S5 that is open in one round trip: the more there is to do the
+// less it should wait for the other.
+func (t *Turner) claim(ctx context.Context, limit int) ([]ledger.Claim, error) {
+	b := t.open
+	claims, err := t.rows.SettleAndClaim(ctx, b.patched, b.ends, limit, looksPerTurn)
+	if err != nil {
+		return nil, errors.Join(err, t.settle(ctx))
+	}
+	t.open = settling{}
+	t.settled(ctx, b)
+	return claims, nil
+}
+
+func (t *Turner) settled(ctx context.Context, b settling) {
 	t.ended(ctx, b.ends)
 	for _, f := range b.after {
 		f()
 	}
-	t.Step("S5")
-	*b = settling{since: time.Now(), any: b.any}
-	return nil
+	if len(b.ends) > 0 {
+		t.Step("S5")
+	}
 }
 
 // pace is how long reading and writing take these days, and so how many PATCHes can

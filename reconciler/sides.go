@@ -17,10 +17,11 @@ import (
 // It has two implementations: [database], and the memory of the simulation, which
 // refuses what the protocol forbids. One conformance suite holds for both.
 type rowSide interface {
-	// Claim is S1: it takes up to dirty keys that are dirty and due and up to looks keys
-	// whose look after a PATCH is due, none of them leased, and makes each claim one that
-	// no earlier worker holds. It notes generations and living intents before it returns.
-	Claim(ctx context.Context, dirty, looks int) ([]ledger.Claim, error)
+	// SettleAndClaim is S5 of what ended before, as [rowSide.Settle], then S1: it takes up
+	// to dirty keys that are dirty and due and up to looks keys whose look after a PATCH is
+	// due, none of them leased, and makes each claim one that no earlier worker holds. It
+	// notes generations and living intents before it returns.
+	SettleAndClaim(ctx context.Context, patched []ledger.Patched, ends []ledger.End, dirty, looks int) ([]ledger.Claim, error)
 	// Link adds links that are not there. It changes none that is, and dirties nothing.
 	Link(ctx context.Context, links []ledger.Link, initial string) error
 	// Landmarks returns tasks by which a project is known again, where we know more of it
@@ -37,8 +38,6 @@ type rowSide interface {
 	// still the same attempt's, whoever has the claim; and ends turns, each only where
 	// the claim is still its own.
 	Settle(ctx context.Context, patched []ledger.Patched, ends []ledger.End) error
-	// Finish ends turns that have nothing else to commit.
-	Finish(ctx context.Context, ends []ledger.End) error
 	// Listen calls wake at first and whenever keys became dirty, until ctx or the
 	// session ends. Calls may be lost with the session, none is needed.
 	Listen(ctx context.Context, wake func()) error

@@ -290,8 +290,11 @@ func (m *memRows) Ratings(_ context.Context, keys []string) (map[string][]aristo
 	return all, nil
 }
 
-// Claim implements rowSide.
-func (m *memRows) Claim(_ context.Context, dirty, looks int) ([]ledger.Claim, error) {
+// SettleAndClaim implements rowSide.
+func (m *memRows) SettleAndClaim(ctx context.Context, patched []ledger.Patched, ends []ledger.End, dirty, looks int) ([]ledger.Claim, error) {
+	if err := m.Settle(ctx, patched, ends); err != nil {
+		return nil, err
+	}
 	now := time.Now()
 	var due, look []string
 	for key, q := range m.queue {
@@ -560,12 +563,6 @@ func (m *memRows) Settle(_ context.Context, patched []ledger.Patched, ends []led
 		next.IntentValue, next.IntentAttempt, next.deadline = nil, nil, time.Time{}
 		m.edges[p.Task] = &next
 	}
-	m.finish(ends, time.Now())
-	return nil
-}
-
-// Finish implements rowSide.
-func (m *memRows) Finish(_ context.Context, ends []ledger.End) error {
 	m.finish(ends, time.Now())
 	return nil
 }

@@ -148,10 +148,14 @@ func transact[T any](ctx context.Context, r *replica, what string, do func() (T,
 // simRows is the row side of one replica.
 type simRows struct{ *replica }
 
-func (s simRows) Claim(ctx context.Context, dirty, looks int) ([]ledger.Claim, error) {
-	return transact(ctx, s.replica, "S1", func() ([]ledger.Claim, error) {
+func (s simRows) SettleAndClaim(ctx context.Context, patched []ledger.Patched, ends []ledger.End, dirty, looks int) ([]ledger.Claim, error) {
+	what := "S1"
+	if len(patched)+len(ends) > 0 {
+		what = fmt.Sprintf("S5 %s%sthen S1", patchedText(patched), endsText(ends))
+	}
+	return transact(ctx, s.replica, what, func() ([]ledger.Claim, error) {
 		s.claims, s.reads, s.missed = map[string]ledger.Claim{}, map[int64]*sighting{}, map[int64]bool{}
-		all, err := s.rows.Claim(ctx, dirty, looks)
+		all, err := s.rows.SettleAndClaim(ctx, patched, ends, dirty, looks)
 		for _, c := range all {
 			s.logf("        claims %s as %d, gen %d%s", c.Key, c.Claim, c.Gen, alive(c))
 			s.claims[c.Key] = c
@@ -238,11 +242,6 @@ func endsText(all []ledger.End) (text string) {
 		text += "; "
 	}
 	return text
-}
-
-func (s simRows) Finish(ctx context.Context, ends []ledger.End) error {
-	_, err := transact(ctx, s.replica, "finish "+endsText(ends), func() (any, error) { return nil, s.rows.Finish(ctx, ends) })
-	return err
 }
 
 func (s simRows) Listen(ctx context.Context, wake func()) error {

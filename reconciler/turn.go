@@ -69,6 +69,7 @@ type Turner struct {
 	projects projects
 	people   people
 	pace     pace
+	open     settling // what is known of the last PATCHes, and not yet committed
 	wake     chan struct{}
 	next     time.Time   // when a key will be due by itself, or the poll
 	woken    time.Time   // when a trigger was told of last
@@ -112,6 +113,11 @@ var errAway = errors.New("Label Studio is away")
 // nothing has happened. After it, the row and the hub are final, and an intent
 // tells the next turn that a PATCH may be on its way.
 func (t *Turner) Turn(ctx context.Context, claims []ledger.Claim) error {
+	return errors.Join(t.turn(ctx, claims), t.settle(ctx))
+}
+
+// turn is Turn without its last S5: what is left to settle may go with the next claim.
+func (t *Turner) turn(ctx context.Context, claims []ledger.Claim) error {
 	t.turns++
 	ctx = logs.WithTurn(ctx, fmt.Sprintf("%s-%d", t.run, t.turns))
 	t.Step("S1")
@@ -218,7 +224,7 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 
 // finish ends a turn that has nothing else to commit.
 func (t *Turner) finish(ctx context.Context, e ledger.End) error {
-	if err := t.rows.Finish(ctx, []ledger.End{e}); err != nil {
+	if err := t.rows.Settle(ctx, nil, []ledger.End{e}); err != nil {
 		return err
 	}
 	t.ended(ctx, []ledger.End{e})

@@ -90,6 +90,9 @@ func (t *Turner) Work(ctx context.Context) error {
 			failures++
 		}
 	}
+	if err := t.settle(ctx); err != nil {
+		t.Log.WarnContext(ctx, "how the last PATCHes ended could not be stored: their tasks are read again", logError, err)
+	}
 	return nil
 }
 
@@ -99,11 +102,16 @@ func (t *Turner) Work(ctx context.Context) error {
 // keep the others from it.
 func (t *Turner) workOnce(ctx context.Context) (idle bool, err error) {
 	limit := t.pace.keys()
-	claims, err := t.rows.Claim(ctx, limit, looksPerTurn)
+	claims, err := t.claim(ctx, limit)
 	if err != nil || len(claims) == 0 {
 		return true, err
 	}
 	idle = len(claims) < min(limit, looksPerTurn)
+	defer func() {
+		if err != nil || idle && len(t.wake) == 0 { // else the next claim comes at once
+			err = errors.Join(err, t.settle(ctx))
+		}
+	}()
 	err = t.safely(ctx, claims)
 	var p *panicError
 	if !errors.As(err, &p) || len(claims) == 1 {
@@ -138,7 +146,7 @@ func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) 
 			}
 		}
 	}()
-	return t.Turn(ctx, claims)
+	return t.turn(ctx, claims)
 }
 
 // Wake tells that keys became dirty: what this process commits needs no round through the server.

@@ -139,6 +139,17 @@ type Patched struct {
 // matter to the intents, only to the ends.
 func (l *Ledger) Settle(ctx context.Context, patched []Patched, ends []End) error {
 	b := &pgx.Batch{}
+	queueSettle(b, patched, ends)
+	if b.Len() == 0 {
+		return nil
+	}
+	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("settle %d tasks: %w", len(patched), err)
+	}
+	return nil
+}
+
+func queueSettle(b *pgx.Batch, patched []Patched, ends []End) {
 	if len(patched) > 0 {
 		b.Queue(`UPDATE edge SET
 				s = CASE WHEN x.worked THEN intent_value ELSE s END,
@@ -158,11 +169,4 @@ func (l *Ledger) Settle(ctx context.Context, patched []Patched, ends []End) erro
 		QueueAnswers(b, answers)
 	}
 	QueueFinish(b, ends)
-	if b.Len() == 0 {
-		return nil
-	}
-	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("settle %d tasks: %w", len(patched), err)
-	}
-	return nil
 }

@@ -81,7 +81,7 @@ func finish(t *testing.T, l *Ledger, c Claim, change func(*End)) {
 	if change != nil {
 		change(&e)
 	}
-	if err := l.Finish(t.Context(), []End{e}); err != nil {
+	if err := l.Settle(t.Context(), nil, []End{e}); err != nil {
 		t.Fatal(err)
 	}
 }

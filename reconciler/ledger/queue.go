@@ -155,11 +155,26 @@ var claimSQL string
 // Claim takes up to dirty keys that are dirty, and up to looks keys that are due
 // for the look after a PATCH. It is S1 of the protocol.
 func (l *Ledger) Claim(ctx context.Context, dirty, looks int) ([]Claim, error) {
-	rows, err := l.pool.Query(ctx, claimSQL, dirty, looks, Lease, SearchAgain)
-	if err != nil {
-		return nil, fmt.Errorf("claim keys: %w", err)
-	}
+	return l.SettleAndClaim(ctx, nil, nil, dirty, looks)
+}
+
+// SettleAndClaim is S5 of some keys and S1 of the next, in one transaction and one
+// round trip: all of it is done, or nothing.
+func (l *Ledger) SettleAndClaim(ctx context.Context, patched []Patched, ends []End, dirty, looks int) ([]Claim, error) {
+	b := &pgx.Batch{}
+	queueSettle(b, patched, ends)
 	var claims []Claim
+	b.Queue(claimSQL, dirty, looks, Lease, SearchAgain).Query(func(rows pgx.Rows) (err error) {
+		claims, err = claimsOf(rows)
+		return err
+	})
+	if err := l.pool.SendBatch(ctx, b).Close(); err != nil {
+		return nil, fmt.Errorf("settle %d tasks and claim keys: %w", len(patched), err)
+	}
+	return claims, nil
+}
+
+func claimsOf(rows pgx.Rows) (claims []Claim, err error) {
 	var c Claim
 	var task, project *int64
 	var attempt *string
@@ -183,10 +198,7 @@ func (l *Ledger) Claim(ctx context.Context, dirty, looks int) ([]Claim, error) {
 		base, created, c.N = nil, nil, nil
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("claim keys: %w", err)
-	}
-	return claims, nil
+	return claims, err
 }
 
 // End is how a turn of one key ended. The zero value but for the names is a success.
@@ -210,17 +222,6 @@ func QueueFinish(b *pgx.Batch, ends []End) {
 	if len(ends) > 0 {
 		b.Queue(finishSQL, ends, minGap)
 	}
-}
-
-// Finish ends turns that have nothing else to commit.
-func (l *Ledger) Finish(ctx context.Context, ends []End) error {
-	if len(ends) == 0 {
-		return nil
-	}
-	if _, err := l.pool.Exec(ctx, finishSQL, ends, minGap); err != nil {
-		return fmt.Errorf("finish %d keys: %w", len(ends), err)
-	}
-	return nil
 }
 
 // DropLeases lets a new leader take up at once what another had claimed. A
