@@ -19,32 +19,33 @@ import (
 // of Label Studio 1.23, and refuses others.
 type Database struct{ pool *pgxpool.Pool }
 
-// databaseConns is few: it is another's database.
-const databaseConns = 2
+const (
+	databaseConns   = 2               // few: it is another's database
+	databaseConnect = 5 * time.Second // where the URL has no connect_timeout: a host that has lost its power refuses nothing
+)
 
-// OpenDatabase connects, as any role that may SELECT from task and task_completion, and
-// checks that what is read there is there. Close it.
-func OpenDatabase(ctx context.Context, url string) (*Database, error) {
+// OpenDatabase returns the database that a role may read which has SELECT on task and
+// task_completion. It connects when it is asked something; configure may add to how. Close it.
+func OpenDatabase(ctx context.Context, url string, configure ...func(*pgxpool.Config)) (*Database, error) {
 	conf, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, errors.New("read the URL of Label Studio's database: it is none") // the error itself could show the password
 	}
 	conf.MaxConns = databaseConns
+	conf.ConnConfig.ConnectTimeout = cmp.Or(conf.ConnConfig.ConnectTimeout, databaseConnect)
 	conf.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
 	conf.ConnConfig.RuntimeParams["statement_timeout"] = "60000"
 	if conf.ConnConfig.RuntimeParams["application_name"] == "" {
 		conf.ConnConfig.RuntimeParams["application_name"] = "reconciler"
 	}
+	for _, c := range configure {
+		c(conf)
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, conf)
 	if err != nil {
 		return nil, fmt.Errorf("connect to Label Studio's database: %w", err)
 	}
-	d := &Database{pool: pool}
-	if err := d.check(ctx); err != nil {
-		pool.Close()
-		return nil, err
-	}
-	return d, nil
+	return &Database{pool: pool}, nil
 }
 
 // Close ends its connections.
@@ -59,7 +60,8 @@ const databaseColumns = `task.id int task.project_id int task.data jsonb task.me
 	task_completion.ground_truth bool task_completion.completed_by_id int task_completion.updated_by_id int
 	task_completion.created_at timestamptz task_completion.updated_at timestamptz`
 
-func (d *Database) check(ctx context.Context) error {
+// Check connects and looks whether what is read is there: [ErrSchema] where it is not.
+func (d *Database) Check(ctx context.Context) error {
 	rows, err := d.pool.Query(ctx, `
 		SELECT c.relname || '.' || a.attname || ' ' || regexp_replace(t.typname, '^int[48]$', 'int')
 		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_type t ON t.oid = a.atttypid
@@ -85,10 +87,13 @@ func (d *Database) check(ctx context.Context) error {
 	return nil
 }
 
-// Same tells whether this is the database of the Label Studio that has told of a task.
-func (d *Database) Same(ctx context.Context, t Task) (bool, error) {
-	var same bool
-	err := d.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM task WHERE id = $1 AND project_id = $2 AND created_at = $3)`, t.ID, t.Project, t.CreatedAt).Scan(&same)
+// Same tells whether this is the database of the Label Studio that has told of a task,
+// after a [Database.Check].
+func (d *Database) Same(ctx context.Context, t Task) (same bool, err error) {
+	if err := d.Check(ctx); err != nil {
+		return false, err
+	}
+	err = d.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM task WHERE id = $1 AND project_id = $2 AND created_at = $3)`, t.ID, t.Project, t.CreatedAt).Scan(&same)
 	if err != nil {
 		return false, fmt.Errorf("look for task %d in Label Studio's database: %w", t.ID, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // Differ looks at both sides as they are now and says what is different, by the rules
@@ -29,6 +30,8 @@ type Differ struct {
 	Page        int
 	Pause       time.Duration
 	Log         *slog.Logger
+
+	failures logs.Failures
 }
 
 // Report is what a look has found. Its JSON is a promise: version 1 only ever grows.
@@ -202,13 +205,10 @@ func (d *Differ) survey(ctx context.Context) (blank bool, all map[int64]*glimpse
 	if err != nil {
 		return false, nil, err
 	}
-	s := newSurvey(d.Ledger, d.Studio, d.Database, d.GroundTruth, cmp.Or(d.Page, DefaultPage), d.Pause)
-	s.blank = !ours
+	s := &survey{ledger: d.Ledger, api: source{d.Studio, cmp.Or(d.Page, DefaultPage), d.Pause}, database: d.Database, groundTruth: d.GroundTruth,
+		log: d.Log, failures: &d.failures, blank: !ours}
 	all = map[int64]*glimpse{}
 	for _, project := range ids {
-		if err := s.same(ctx, d.Studio, d.Database, project); err != nil {
-			return false, nil, err
-		}
 		tasks := 0
 		err := s.project(ctx, project, 0, func(p page) error {
 			tasks += len(p.tasks)

@@ -172,7 +172,12 @@ func decoded(raw json.RawMessage) (v any) {
 func TestOtherTables(t *testing.T) {
 	t.Parallel()
 	url := pgtest.Database(t, sandbox.Schema{Bare: true})
-	if _, err := labelstudio.OpenDatabase(t.Context(), url); !errors.Is(err, labelstudio.ErrSchema) {
+	db, err := labelstudio.OpenDatabase(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Check(t.Context()); !errors.Is(err, labelstudio.ErrSchema) {
 		t.Errorf("an empty database: %v", err)
 	}
 	conn, err := pgx.Connect(t.Context(), url)
@@ -184,7 +189,7 @@ func TestOtherTables(t *testing.T) {
 		CREATE TABLE task_completion (id int, task_id int, result jsonb, was_cancelled bool, ground_truth bool, completed_by_id int, updated_by_id int, created_at timestamptz, updated_at timestamptz)`); err != nil {
 		t.Fatal(err)
 	}
-	_, err = labelstudio.OpenDatabase(t.Context(), url)
+	err = db.Check(t.Context())
 	want := "look at Label Studio's database: these are not the tables of Label Studio 1.23: no column task.data jsonb that may be read"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)

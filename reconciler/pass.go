@@ -174,6 +174,9 @@ func (p *Passes) Run(ctx context.Context) error {
 	p.found.Store(true) // another process may have left some
 	p.rest, p.known = time.Time{}, nil
 	p.tell(ctx, "the last full pass", p.noteEnded(ctx))
+	if p.Database != nil {
+		p.survey().answered(ctx, p.Database.Check(ctx)) // the first pass that reads there may be hours away
+	}
 	for ctx.Err() == nil {
 		next, err := p.full(ctx)
 		if p.tell(ctx, "looking for passes", err); err != nil {

@@ -208,9 +208,6 @@ func (p *Passes) readProject(ctx context.Context, pass ledger.Pass, project int6
 		after = pass.Task
 	}
 	s := p.survey()
-	if err := s.same(ctx, p.Studio, p.Database, project); err != nil {
-		return err
-	}
 	if after < lastTask {
 		err := s.project(ctx, project, after, func(g page) error {
 			*tasks += int64(len(g.tasks))
@@ -255,7 +252,7 @@ func (p *Passes) scope(ctx context.Context, pass ledger.Pass) ([]int64, error) {
 }
 
 func (p *Passes) survey() *survey {
-	return newSurvey(p.Ledger, p.Studio, p.Database, p.GroundTruth, p.Page, p.Pause)
+	return &survey{ledger: p.Ledger, api: source{p.Studio, p.Page, p.Pause}, database: p.Database, groundTruth: p.GroundTruth, log: p.Log, failures: &p.failures}
 }
 
 // keep commits a page, then lets what is due come in between.

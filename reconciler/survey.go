@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 	"time"
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // lister lists the tasks of a project in the order of their ids: [labelstudio.Client],
@@ -24,11 +26,19 @@ type lister interface {
 // a merge join in the order of task ids. What it hands over is only what is unlike.
 type survey struct {
 	ledger      *ledger.Ledger
-	tasks       lister
+	api         source
+	database    *labelstudio.Database // nil: tasks are read through the API
+	log         *slog.Logger
+	failures    *logs.Failures // told of
 	groundTruth bool
-	page        int           // tasks a listing
-	pause       time.Duration // between two of them, for people
-	blank       bool          // there are no edges: our tables were never made
+	blank       bool // there are no edges: our tables were never made
+}
+
+// source is where the tasks of a project are read.
+type source struct {
+	lister
+	page  int           // tasks a listing
+	pause time.Duration // between two of them, for people
 }
 
 // page is what a survey has read of a project.
@@ -51,6 +61,10 @@ func (s *survey) project(ctx context.Context, project, after int64, each func(pa
 		at    time.Time
 		err   error
 	}
+	from, err := s.source(ctx, project)
+	if err != nil {
+		return err
+	}
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -60,7 +74,7 @@ func (s *survey) project(ctx context.Context, project, after int64, each func(pa
 		reading.Go(func() {
 			sleep(ctx, pause)
 			a := answer{at: time.Now()}
-			a.tasks, a.left, a.err = s.tasks.TasksAfter(ctx, project, after, s.page)
+			a.tasks, a.left, a.err = from.TasksAfter(ctx, project, after, from.page)
 			next <- a
 		})
 	}
@@ -69,14 +83,14 @@ func (s *survey) project(ctx context.Context, project, after int64, each func(pa
 		switch {
 		case a.err != nil:
 			return a.err
-		case len(a.tasks) < min(s.page, a.left):
+		case len(a.tasks) < min(from.page, a.left):
 			return errShort
 		}
 		p := page{tasks: a.tasks, upto: math.MaxInt64, glimpses: map[int64]*glimpse{}}
-		last := len(a.tasks) < s.page
+		last := len(a.tasks) < from.page
 		if !last {
 			p.upto = a.tasks[len(a.tasks)-1].ID
-			ask(p.upto, s.pause)
+			ask(p.upto, from.pause)
 		}
 		if err := s.join(ctx, project, after, a.at, &p); err != nil {
 			return err
@@ -161,29 +175,37 @@ func (s *survey) distrusts(ctx context.Context, project int64, absent func(tasks
 // needs a hundredth of the time.
 const databasePage = 5000
 
-// newSurvey reads through Label Studio's database where there is one, else through its
-// API, so many tasks a listing.
-func newSurvey(l *ledger.Ledger, api *labelstudio.Client, db *labelstudio.Database, groundTruth bool, size int, pause time.Duration) *survey {
-	if db != nil {
-		return &survey{ledger: l, tasks: db, groundTruth: groundTruth, page: databasePage}
-	}
-	return &survey{ledger: l, tasks: api, groundTruth: groundTruth, page: size, pause: pause}
-}
-
 var errOtherDatabase = errors.New("LABEL_STUDIO_DATABASE_URL is not the database of the Label Studio at LABEL_STUDIO_URL: its tasks are others")
 
-// same makes sure that the API and the database tell of the same tasks, by the first one.
-func (s *survey) same(ctx context.Context, api *labelstudio.Client, db *labelstudio.Database, project int64) error {
-	if db == nil {
-		return nil
+// source is Label Studio's database where there is one that can be read, else its API.
+// That both tell of the same tasks is made sure of by the first one.
+func (s *survey) source(ctx context.Context, project int64) (source, error) {
+	if s.database == nil {
+		return s.api, nil
 	}
-	first, _, err := api.TasksAfter(ctx, project, 0, 1)
+	first, _, err := s.api.TasksAfter(ctx, project, 0, 1)
 	if err != nil || len(first) == 0 {
-		return err
+		return s.api, err
 	}
-	same, err := db.Same(ctx, first[0])
-	if err == nil && !same {
-		err = errOtherDatabase
+	same, err := s.database.Same(ctx, first[0])
+	s.answered(ctx, err)
+	switch {
+	case err != nil:
+		return s.api, ctx.Err()
+	case !same:
+		return source{}, errOtherDatabase
 	}
-	return err
+	return source{lister: s.database, page: databasePage}, nil
+}
+
+// answered tells that Label Studio's database cannot be read, or can be again, once.
+func (s *survey) answered(ctx context.Context, err error) {
+	const what = "Label Studio's database cannot be read: reading through its API"
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		s.failures.Log(ctx, s.log, slog.LevelWarn, what, "", err)
+	default:
+		s.failures.Over(ctx, s.log, what, "")
+	}
 }

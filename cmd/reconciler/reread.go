@@ -35,16 +35,19 @@ func (r *reread) again() (*Config, error) {
 	return &l.config, nil
 }
 
-// passwords of the two roles, as of the last look. Connections that are open stay; new ones use what is there then.
-type passwords struct{ ordinary, replication atomic.Pointer[string] }
+// passwords of the two roles, and of the one in Label Studio's database, as of the last look. Connections that are open stay; new ones
+// use what is there then.
+type passwords struct{ ordinary, replication, studio atomic.Pointer[string] }
 
-// pool makes the new connections of a pool use the password of the day.
-func (p *passwords) pool(conf *pgxpool.Config) {
-	conf.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
-		if text := p.ordinary.Load(); text != nil {
-			c.Password = *text
+// ofTheDay makes the new connections of a pool use the password of the day.
+func ofTheDay(password *atomic.Pointer[string]) func(*pgxpool.Config) {
+	return func(conf *pgxpool.Config) {
+		conf.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+			if text := password.Load(); text != nil {
+				c.Password = *text
+			}
+			return nil
 		}
-		return nil
 	}
 }
 
@@ -141,6 +144,7 @@ func (d *daemon) followPasswords(ctx context.Context, now *Config) error {
 	}{
 		{"ARISTOTLE_DATABASE_URL", &d.cfg.AristotleDatabaseURL, now.AristotleDatabaseURL, &d.passwords.ordinary},
 		{"ARISTOTLE_REPLICATION_URL", &d.cfg.AristotleReplicationURL, now.AristotleReplicationURL, &d.passwords.replication},
+		{"LABEL_STUDIO_DATABASE_URL", &d.cfg.LabelStudioDatabaseURL, now.LabelStudioDatabaseURL, &d.passwords.studio},
 	} {
 		if *s.was == s.is || s.was.String() != s.is.String() {
 			continue

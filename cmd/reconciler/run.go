@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -135,16 +136,16 @@ func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d
 	if err := d.examine(ctx); err != nil {
 		return nil, err
 	}
-	if d.ledger, err = openLedger(ctx, cfg, d.passwords.pool); err != nil {
+	if d.ledger, err = openLedger(ctx, cfg, ofTheDay(&d.passwords.ordinary)); err != nil {
 		return nil, err
 	}
 	if err := d.ledger.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	if d.examples, err = icl.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema), d.passwords.pool); err != nil {
+	if d.examples, err = icl.Open(ctx, string(cfg.AristotleDatabaseURL), string(cfg.Schema), ofTheDay(&d.passwords.ordinary)); err != nil {
 		return nil, err
 	}
-	if d.studioDatabase, err = openStudioDatabase(ctx, cfg); err != nil {
+	if d.studioDatabase, err = openStudioDatabase(ctx, cfg, ofTheDay(&d.passwords.studio)); err != nil {
 		return nil, err
 	}
 	if err := d.assemble(); err != nil {
@@ -208,16 +209,21 @@ func (d *daemon) examine(ctx context.Context) error {
 	return reconciler.Fatalities(ups)
 }
 
-// openStudioDatabase returns nil where none is set.
-func openStudioDatabase(ctx context.Context, cfg *Config) (*labelstudio.Database, error) {
+// openStudioDatabase returns nil where none is set. One that does not answer is left to the passes, which do without it meanwhile.
+func openStudioDatabase(ctx context.Context, cfg *Config, configure ...func(*pgxpool.Config)) (*labelstudio.Database, error) {
 	if cfg.LabelStudioDatabaseURL == "" {
 		return nil, nil
 	}
-	db, err := labelstudio.OpenDatabase(ctx, string(cfg.LabelStudioDatabaseURL))
-	if err != nil {
-		return nil, hinted{err, fmt.Sprintf("Check LABEL_STUDIO_DATABASE_URL (%v), or leave it out: passes then read through the API.", cfg.LabelStudioDatabaseURL)}
+	db, err := labelstudio.OpenDatabase(ctx, string(cfg.LabelStudioDatabaseURL), configure...)
+	if err == nil {
+		err = db.Check(ctx)
+		var said *pgconn.PgError
+		if refused := errors.As(err, &said) && strings.HasPrefix(said.Code, "28"); !refused && !errors.Is(err, labelstudio.ErrSchema) {
+			return db, nil
+		}
+		db.Close()
 	}
-	return db, nil
+	return nil, hinted{err, fmt.Sprintf("Check LABEL_STUDIO_DATABASE_URL (%v), or leave it out: passes then read through the API.", cfg.LabelStudioDatabaseURL)}
 }
 
 func (d *daemon) observe(r labelstudio.Request) {
