@@ -108,7 +108,7 @@ func BenchmarkList(b *testing.B) {
 	searches := 0
 	for name, path := range map[string]string{
 		"first": "/", "last": "/?dir=asc", "by title": "/?sort=title", "search": "/?q=c4ca4238", "held": "/?sync=held", "no task": "/?sync=no-task",
-		"filtered": "/?result=VICTORY&domain=domain3", "new search": "/?q=%04x",
+		"filtered": "/?result=VICTORY&domain=domain3", "new search": "/?q=%04x", "new wide search": "/?q=%02x",
 	} {
 		b.Run(name, func(b *testing.B) {
 			var took []time.Duration

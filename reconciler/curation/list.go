@@ -96,6 +96,15 @@ type counts struct {
 	ByResult map[string]int
 }
 
+// whole counts a list that is all on one page, whatever the result: nobody else need.
+func (l list) whole() counts {
+	c := counts{Known: l.Query.Result == "" && l.Query.place == place{} && l.Next == "", Total: len(l.Rows), ByResult: map[string]int{}}
+	for _, row := range l.Rows {
+		c.ByResult[row.Result]++
+	}
+	return c
+}
+
 // counted is the query whose counts a list shows: for each result, and in any order.
 func (q Query) counted() Query {
 	q.Result, q.Sort, q.Asc, q.place = "", defaultSort, sorts()[defaultSort].asc, place{}
@@ -168,16 +177,16 @@ func (a *App) readFacets(ctx context.Context, who Person) (facets, error) {
 	return f, nil
 }
 
-// countWait is how long a page of the list waits for its counts. They read the whole
-// table as the list does; the list must not be late for them.
-const countWait = 40 * time.Millisecond
+// countWait is for how long, from when it was asked for, a page of the list waits for its
+// counts. They read the whole table as the list does, and after it: the list must not be
+// late for them.
+const countWait = 75 * time.Millisecond
 
 // listPage is what the list's template is given.
 type listPage struct {
 	list
 	Counts counts
 	Facets facets
-	Now    time.Time
 }
 
 func (a *App) showList(w http.ResponseWriter, r *http.Request) error {
@@ -188,19 +197,21 @@ func (a *App) showList(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
-	counting := q.counted()
-	counted := a.counts.ask(r.Context(), confined{counting.URL(), who.Philosopher, who.Domain}, func(ctx context.Context) (counts, error) {
-		return a.countResults(ctx, counting, who)
-	})
-	known := a.facets.ask(r.Context(), confined{"", who.Philosopher, who.Domain}, func(ctx context.Context) (facets, error) {
-		return a.readFacets(ctx, who)
-	})
+	begun := time.Now()
 	l, err := a.conquests(r.Context(), q, who)
 	if err != nil {
 		return err
 	}
-	page := listPage{list: l, Now: time.Now()}
-	page.Counts, page.Facets = counted(countWait), known(countWait)
+	page := listPage{list: l, Counts: l.whole()}
+	known := a.facets.ask(r.Context(), confined{"", who.Philosopher, who.Domain}, func(ctx context.Context) (facets, error) {
+		return a.readFacets(ctx, who)
+	})
+	if counting := q.counted(); !page.Counts.Known {
+		page.Counts = a.counts.ask(r.Context(), confined{counting.URL(), who.Philosopher, who.Domain}, func(ctx context.Context) (counts, error) {
+			return a.countResults(ctx, counting, who)
+		})(countWait - time.Since(begun))
+	}
+	page.Facets = known(countWait - time.Since(begun))
 	return a.render(w, r, http.StatusOK, "list", "Conquests", page)
 }
 

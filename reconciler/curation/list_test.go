@@ -1,7 +1,9 @@
 package curation
 
 import (
+	"context"
 	"html"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
@@ -104,6 +106,34 @@ func TestFilters(t *testing.T) {
 		}
 		if said := counted.FindStringSubmatch(page)[1]; said != strconv.Itoa(want) {
 			t.Errorf("%s: the page says %s, want %d", filter, said, want)
+		}
+	}
+}
+
+// A list is not late for its counts, and needs none where it is all there.
+func TestListBeforeCounts(t *testing.T) {
+	t.Parallel()
+	a := newApp(t, 3*pageSize, func(*Options) {})
+	s := httptest.NewServer(a.routes())
+	defer s.Close()
+	counting := make(chan struct{})
+	for _, at := range []string{"/?q=analysis", "/?q=c4ca4238"} {
+		a.counts.ask(t.Context(), confined{address: at}, func(context.Context) (counts, error) {
+			<-counting
+			return counts{Known: true, Total: 100}, nil
+		})
+	}
+	late := get(t, s.URL+"/?q=analysis")
+	if len(keysOf(late)) != pageSize || !strings.Contains(late, `data-live="lead" data-again>More than 50 conquests found.`) {
+		t.Errorf("before it is counted:\n%s", late)
+	}
+	if found := counted.FindStringSubmatch(get(t, s.URL+"/?q=c4ca4238")); found == nil || found[1] != "1" {
+		t.Errorf("all on one page: %q", found)
+	}
+	close(counting)
+	for found := []string(nil); found == nil; { // the next who asks is told
+		if found = counted.FindStringSubmatch(get(t, s.URL+"/?q=analysis")); found != nil && found[1] != "100" {
+			t.Errorf("counted: %q", found)
 		}
 	}
 }
