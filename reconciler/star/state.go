@@ -9,7 +9,7 @@
 //
 // # What cannot be closed from outside
 //
-// Label Studio has no conditional write and saves whole task rows. Six gaps
+// Label Studio has no conditional write and saves whole task rows. Eight gaps
 // follow that no decision can close, only narrow:
 //
 //   - A person's save that overlaps our PATCH by milliseconds can put an old
@@ -25,6 +25,10 @@
 //     and an annotation changed between two looks they have no order, and the
 //     annotation wins: it woke us by webhook, so the unseen meta is most likely
 //     the older.
+//   - remove_duplicates moves annotations between tasks: seen halfway, that is an
+//     un-star of the one task or a star of the other.
+//   - A row that is dropped before its last change was sent to every task takes
+//     that change with it.
 //   - A PATCH that takes effect after its deadline is recognised by its stamp
 //     and undone, but may have covered a person's click.
 //   - A backup of Label Studio that is put back lets it give the numbers of
