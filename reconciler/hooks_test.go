@@ -184,12 +184,17 @@ func TestHooksSilent(t *testing.T) {
 	p := r.passes(func(p *reconciler.Passes) { p.Hooks = h })
 	r.settled()
 	person := r.studio.AddUser("person@example.com")
-	annotate := func(task int64) { // by a text, which is no star
+	submit := func(task int64, region labelstudio.Region) int64 {
 		t.Helper()
-		region := labelstudio.Region{Type: "textarea", FromName: "response", ToName: "prompt", Value: json.RawMessage(`{"text": ["better"]}`)}
-		if _, err := r.studio.Annotate(person, task, labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}}); err != nil {
+		id, err := r.studio.Annotate(person, task, labelstudio.AnnotationEdit{Result: []labelstudio.Region{region}})
+		if err != nil {
 			t.Fatal(err)
 		}
+		return id
+	}
+	annotate := func(task int64) { // by a text, which is no star
+		t.Helper()
+		submit(task, labelstudio.Region{Type: "textarea", FromName: "response", ToName: "prompt", Value: json.RawMessage(`{"text": ["better"]}`)})
 	}
 	told := func(i int) {
 		t.Helper()
@@ -228,7 +233,17 @@ func TestHooksSilent(t *testing.T) {
 	}
 	r.studio.SetMeta(r.tasks[4], map[string]any{"gold_star": true})
 	annotate(r.studio.AddTask(r.project, map[string]any{"prompt": "p"}, nil))
+	star, err := labelstudio.ChoicesRegion("verdict", "model_response", "gold_star")
+	if err != nil {
+		t.Fatal(err)
+	}
+	starred := submit(r.tasks[6], star)
+	told(6)
 	silent("what was told, or concerns nobody", false, 0)
+	if err := r.studio.DeleteAnnotation(starred); err != nil {
+		t.Fatal(err)
+	}
+	silent("a star that is gone, and may have been moved", false, 0)
 	r.studio.Faults(func(*http.Request) studio.Fault { return studio.Fault{Kind: studio.FaultCut} })
 	if err := p.Changes(t.Context()); err == nil {
 		t.Error("a pass over a Label Studio that is away did not fail")
