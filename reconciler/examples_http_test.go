@@ -153,6 +153,54 @@ func TestExamplesEndpoint(t *testing.T) {
 	same(nil)
 }
 
+// A database in which somebody holds all tables, as a migration of the application does, keeps no caller of any route for long.
+func TestRoutesWaitForNobody(t *testing.T) {
+	t.Parallel()
+	r := newExampleRig(t, 12)
+	h := r.handler(r.intake.Examples.Examples, func(icl.Query) uint64 { return 0 })
+	tx, err := r.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	for _, schema := range []string{"public", "reconciler"} {
+		if _, err := tx.Exec(t.Context(), `DO $$ DECLARE t text; BEGIN
+			FOR t IN SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = '`+schema+`' LOOP EXECUTE 'LOCK TABLE ' || t; END LOOP; END $$`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	calls := map[string]struct {
+		method, query, body string
+		status              int
+	}{
+		"/v1/webhooks/label-studio":     {http.MethodPost, "", `{"action": "ANNOTATION_CREATED", "task": {"id": 1, "project": 1, "data": {"conquest_id": "k1"}}}`, 503},
+		"/v1/sync/victory-to-gold-star": {http.MethodPost, "", `{"conquest_id": "k1", "philosopher": "p1", "domain": "d"}`, 503},
+		"/v1/icl/examples":              {http.MethodGet, "?philosopher=p1&domain=d", "", 503},
+		"/openapi.yaml":                 {http.MethodGet, "", "", 200},
+	}
+	var all sync.WaitGroup
+	for _, path := range webtest.Paths(t) {
+		if strings.HasPrefix(path, "/api/") { // the curation app's
+			continue
+		}
+		c, known := calls[path]
+		if !known {
+			t.Errorf("nobody knows how long %s takes", path)
+		}
+		all.Go(func() {
+			req := httptest.NewRequest(c.method, "http://127.0.0.1"+path+c.query, strings.NewReader(c.body)).WithContext(t.Context())
+			req.Header.Set("Content-Type", "application/json")
+			start := time.Now()
+			resp, body := webtest.Serve(t, h, req)
+			// Each has a limit of its own, of 10 s at most. The statements' are longer.
+			if took := time.Since(start); resp.StatusCode != c.status || took > time.Minute {
+				t.Errorf("%s: %d %s after %v", path, resp.StatusCode, body, took)
+			}
+		})
+	}
+	all.Wait()
+}
+
 // BenchmarkExamples reads the 10 newest of 100,000 gold ratings in 12 groups by 8 clients
 // while 200 ratings a second are changed, and compares it with a handler that writes
 // the same bytes, ready.
