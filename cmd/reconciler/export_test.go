@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -126,4 +130,72 @@ func TestExportWhole(t *testing.T) {
 	if files, err2 := os.ReadDir(filepath.Dir(file)); err != nil || string(text) != "before" || err2 != nil || len(files) != 1 {
 		t.Errorf("%q %v %v", text, err, files)
 	}
+}
+
+// An export takes the memory of some examples and not of all, as a command and from the page.
+func TestExportStreams(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("how much memory a process took at most is asked of /proc")
+	}
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{Texts: true}, side)
+	const examples, most = 200, 150 << 20 // each example has a megabyte
+	s.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain)
+		SELECT i, i, 'conquest_analysis', true, 'p', 'd' FROM generate_series(1, $1) i`, examples)
+	s.exec(`INSERT INTO conquest_prompt SELECT i, i, jsonb_build_object('prompt', repeat('p', 1 << 20)) FROM generate_series(1, $1) i`, examples)
+	s.exec(`INSERT INTO conquest_response SELECT i, i, '{"response": "r"}' FROM generate_series(1, $1) i`, examples)
+	check := func(what string, out io.Reader, pid int) {
+		t.Helper()
+		lines := bufio.NewReaderSize(out, 5<<18) // a line, and not the next
+		for i := range examples {
+			if i == examples-1 { // the program has yet to write the last one
+				if took := peak(t, pid); took > most {
+					t.Errorf("%s took %d MiB", what, took>>20)
+				}
+			}
+			if line, err := lines.ReadSlice('\n'); err != nil || !bytes.HasSuffix(line, []byte("}]}\n")) {
+				t.Fatalf("%s: line %d has %d bytes, %v", what, i, len(line), err)
+			}
+		}
+		if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
+			t.Errorf("%s: after the last line come %d bytes, %v", what, len(rest), err)
+		}
+	}
+	p := s.start("RECONCILER_ICL_MEMORY=0")
+	resp, err := http.Get("http://" + p.curation + "/export.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	check("the page's", resp.Body, p.cmd.Process.Pid)
+
+	cmd := exec.CommandContext(t.Context(), p.cmd.Path, "export", "--format", "openai")
+	cmd.Env = append(os.Environ(), s.env...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	check("the command's", out, cmd.Process.Pid)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// peak is how many bytes of memory a process has had at most.
+func peak(t *testing.T, pid int) (bytes int64) {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	var kB int64
+	if _, err := fmt.Sscan(after, &kB); err != nil {
+		t.Fatalf("%v: %s", err, status)
+	}
+	return kB << 10
 }
