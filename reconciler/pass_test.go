@@ -8,12 +8,16 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 	"github.com/aristotle/reconciler/reconciler"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // never is a schedule whose time does not come: a test asks for its passes.
@@ -286,6 +290,74 @@ func TestIdle(t *testing.T) {
 		}
 	}
 	r.want("listed", fmt.Sprint(listed), "[3 0 0]")
+}
+
+// TestOnePass: of two replicas one runs passes. Where it has lost the lead and does not know, the other goes on with its pass from where that is, and
+// what the first one comes to is not taken.
+func TestOnePass(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 30, studio.Delays{})
+	if err := r.ledger.WantFull(t.Context(), "a test", nil); err != nil {
+		t.Fatal(err)
+	}
+	page, standing, done, overtaken := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	logs := func(text string, said chan struct{}) *slog.Logger {
+		tell := sync.OnceFunc(func() { close(said) })
+		return slog.New(slog.NewTextHandler(lines(func(line string) {
+			t.Log(line)
+			if strings.Contains(line, text) {
+				tell()
+			}
+		}), nil))
+	}
+	first := r.passes(func(p *reconciler.Passes) {
+		p.Log = logs(ledger.ErrOvertaken.Error(), overtaken)
+		stop := sync.OnceFunc(func() { close(page); <-done })
+		p.Step = func(string) { stop() } // after its first page
+	})
+	var asked atomic.Int64
+	r.sendThrough(func(q *http.Request) (*http.Response, error) {
+		asked.Add(1)
+		if strings.Contains(q.URL.Query().Get("query"), `"value":0}`) {
+			t.Error("the second reads the first page again")
+		}
+		return http.DefaultTransport.RoundTrip(q)
+	})
+	second := r.passes(nil)
+	replica, err := ledger.Open(t.Context(), r.url, "reconciler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer replica.Close()
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() {
+		_ = r.ledger.Lead(ctx, slog.New(slog.DiscardHandler), func(context.Context) error { return first.Run(ctx) }) // it does not know
+	})
+	<-page
+	running.Go(func() { _ = replica.Lead(ctx, logs("another replica leads", standing), second.Run) })
+	<-standing
+	second.Poke()
+	if n := asked.Load(); n > 0 {
+		t.Errorf("the second asked %d times while the first leads", n)
+	}
+	conn, err := pgx.Connect(t.Context(), r.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	pid, err := ledger.LeaderProcess(t.Context(), conn, "reconciler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.exec(`SELECT pg_terminate_backend($1)`, pid)
+	r.eventually(func() bool { return r.ask(`SELECT bool_and(state = 'done') FROM reconciler.pass`) })
+	close(done)
+	<-overtaken
+	r.want("passes", r.text(`SELECT string_agg(state || ' ' || tasks, ', ') FROM reconciler.pass WHERE kind = 'full'`), "done 30")
 }
 
 var (

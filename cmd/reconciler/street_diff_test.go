@@ -3,12 +3,16 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
+	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 	"github.com/aristotle/reconciler/reconciler"
 )
 
@@ -41,6 +45,7 @@ func TestDiff(t *testing.T) {
 	s := newStreet(t, sandbox.Schema{}, side)
 	s.pair("equal", "PENDING")
 	s.pair("bare", "VICTORY")
+	late := s.pair("late", "PENDING")
 	s.conquest("starred", "PENDING")
 	starred := s.task("starred", s.projects[0], map[string]any{"gold_star": true})
 	s.conquest("both", "DEFEAT")
@@ -57,6 +62,7 @@ func TestDiff(t *testing.T) {
 	}
 	s.zero(`SELECT count(*), 'something was written: ' || min(relname) FROM pg_class WHERE relnamespace = 'reconciler'::regnamespace`)
 
+	unwritten := s.unwritten(ls)
 	socket, heard := manager(t)
 	dry := s.spawn("RECONCILER_DRY_RUN=true", "NOTIFY_SOCKET="+socket)
 	if got := heard(); got != "READY=1" {
@@ -64,6 +70,8 @@ func TestDiff(t *testing.T) {
 	}
 	s.wantLog(dry, "both sides were compared")
 	s.wantLog(dry, `msg="would act" key=starred class=victory_missing`)
+	s.setMeta(late, object{"gold_star": true})
+	s.wantLog(dry, `msg="would act" key=late class=victory_missing`) // by a look at what changed
 	_, after, _ := strings.Cut(dry.out.String(), " metrics=")
 	dry.metrics, _, _ = strings.Cut(after, "\n")
 	s.eventually(func() string {
@@ -77,6 +85,7 @@ func TestDiff(t *testing.T) {
 	if status := dry.stop(); status != 0 {
 		t.Errorf("a dry run ends with status %d", status)
 	}
+	unwritten()
 	s.zero(`SELECT count(*), 'something was written: ' || min(relname) FROM pg_class WHERE relnamespace = 'reconciler'::regnamespace`)
 	s.zero(`SELECT count(*), 'a slot was made' FROM pg_replication_slots WHERE database = current_database()`)
 
@@ -105,6 +114,11 @@ func TestDiff(t *testing.T) {
 		t.Errorf("plan %s for the same, want %s", again.Plan, r.Plan)
 	}
 	s.diff(0, "--key", "bare")
+	unwritten = s.unwritten(ls)
+	dry = s.spawn("RECONCILER_DRY_RUN=true")
+	s.wantLog(dry, `msg="would act" key=starred class=star_missing`)
+	dry.stop()
+	unwritten()
 	s.zero(`SELECT count(*), 'a look made it dirty: ' || min(key) FROM reconciler.queue WHERE want_gen > done_gen`)
 	out, errs, status := s.command("diff", "--apply")
 	if status != 1 || !strings.Contains(errs, "1 key was made dirty") || !strings.Contains(out, "1 star_missing") {
@@ -119,6 +133,60 @@ func TestDiff(t *testing.T) {
 	s.diff(2)
 	s.env = append(s.env, "ARISTOTLE_DATABASE_URL="+wrongPassword(t, s.cfg.AristotleDatabaseURL))
 	s.diff(2)
+}
+
+// unwritten returns what checks that since then the daemon has sent Label Studio no request but to read, and that all tables,
+// Aristotle's and ours, are as they were.
+func (s *street) unwritten(ls *studio.StandIn) (check func()) {
+	s.Helper()
+	tables := func() (hash string) {
+		s.Helper()
+		const sql = `SELECT md5(schema_to_xml('public', true, false, '')::text || schema_to_xml('reconciler', true, false, '')::text)`
+		if err := s.db.QueryRow(s.Context(), sql).Scan(&hash); err != nil {
+			s.Fatal(err)
+		}
+		return hash
+	}
+	before := tables()
+	ls.Faults(func(q *http.Request) studio.Fault {
+		if q.Method != http.MethodGet && strings.HasSuffix(q.Header.Get("Authorization"), s.side.token) {
+			s.Errorf("the daemon sent %s %s", q.Method, q.URL.Path)
+		}
+		return studio.Fault{}
+	})
+	return func() {
+		s.Helper()
+		ls.Faults(nil)
+		if tables() != before {
+			s.Error("something was written to the database")
+		}
+	}
+}
+
+// TestDefaultSchedule: a star that is set through Label Studio's API, which announces it to nobody, is a VICTORY after the next
+// incremental pass, which comes within half a minute where nothing is set; without Label Studio's database.
+func TestDefaultSchedule(t *testing.T) {
+	t.Parallel()
+	_, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{}, side)
+	s.env = slices.DeleteFunc(s.env, func(v string) bool { return strings.HasPrefix(v, "RECONCILER_DIFF_SCHEDULE=") })
+	task := s.pair("starred", "PENDING")
+	p := s.start()
+	s.wantContact(task)
+	const passes = `reconciler_diff_duration_seconds_count{pass="incremental"}`
+	before := p.metric(t, passes)
+	s.setMeta(task, object{"gold_star": true})
+	s.wantResult("starred", "VICTORY")
+	if n := p.metric(t, passes) - before; n < 1 || n > 2 { // the new slot asks for one too
+		t.Errorf("it took %v passes", n)
+	}
+	l, err := try(t, []string{"run"}, s.env, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := time.Now(); l.config.DiffSchedule.Next(now).Sub(now) > 30*time.Second || l.config.LabelStudioDatabaseURL != "" {
+		t.Errorf("settings %v, %q", l.config.DiffSchedule, l.config.LabelStudioDatabaseURL)
+	}
 }
 
 // TestPassKilled kills the daemon with SIGKILL while its full pass reads, while it compares, and before it marks. The next one goes on

@@ -48,6 +48,12 @@ func TestTwoDaemons(t *testing.T) {
 		t.Errorf("the first daemon took %v webhooks, want 1", n)
 	}
 	s.wantRest()
+	for _, pass := range []string{"full", "incremental"} {
+		series := `reconciler_diff_duration_seconds_count{pass="` + pass + `"}`
+		if ran, too := first.metric(t, series), second.metric(t, series); ran == 0 || too > 0 {
+			t.Errorf("%v passes of the first daemon, %v of the second: %s", ran, too, pass)
+		}
+	}
 	if strings.Contains(second.out.String(), "msg=leading") {
 		t.Error("the second daemon leads while the first one does")
 	}
