@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
@@ -63,6 +64,38 @@ func TestFailuresAreCounted(t *testing.T) {
 	r.star(r.tasks[0])
 	turn(ledger.FromWebhook)
 	want(1, 1)
+}
+
+// Where nobody says who annotated, no annotated task of a turn counts as read, and whether Label Studio is there is asked once.
+func TestPeopleUnknown(t *testing.T) {
+	t.Parallel()
+	const keys = 3
+	r := newRig(t, keys, studio.Delays{})
+	r.contacted()
+	for _, task := range r.tasks {
+		r.star(task)
+	}
+	r.studio.Faults(func(q *http.Request) studio.Fault {
+		if strings.HasPrefix(q.URL.Path, "/api/users") {
+			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusForbidden}
+		}
+		return studio.Fault{}
+	})
+	r.dirty("c0", "c1", "c2")
+	claims, err := r.ledger.Claim(t.Context(), keys, 0)
+	if err != nil || len(claims) != keys {
+		t.Fatal(claims, err)
+	}
+	before := r.studio.Requests()[labelstudio.OpWhoami]
+	if err := r.turner(r.client).Turn(t.Context(), claims); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.studio.Requests()[labelstudio.OpWhoami] - before; n != 1 {
+		t.Errorf("asked %d times whether Label Studio is there", n)
+	}
+	if !r.ask(`SELECT count(*) = $1 FROM reconciler.queue WHERE want_gen > done_gen AND last_error LIKE '%who annotated%'`, keys) {
+		t.Error("a task counts as read whose annotators are not known")
+	}
 }
 
 // A panic while the ratings are read, beside the turn, fails its key and is counted; the

@@ -207,12 +207,14 @@ func (t *Turner) meet(ctx context.Context, s *sights) {
 		}
 	}
 	if err := t.people.learn(ctx, t.tasks, refs); err != nil {
+		var annotated []int64 // without its people a star would lose its giver
 		for id, task := range s.tasks {
-			if len(task.Annotations) > 0 { // without its people a star would lose its giver
+			if len(task.Annotations) > 0 {
 				delete(s.tasks, id)
-				t.unread(ctx, s, []int64{id}, err)
+				annotated = append(annotated, id)
 			}
 		}
+		t.unread(ctx, s, annotated, err)
 	}
 }
 
