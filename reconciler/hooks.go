@@ -149,7 +149,7 @@ func (h *Hooks) keep(ctx context.Context, project int64, there []labelstudio.Web
 		ours[0], ours[i] = ours[i], ours[0]
 	}
 	id, mended, err := h.mend(ctx, project, ours)
-	if ctx.Err() != nil || labelstudio.Away(err) && !labelstudio.IsAuth(err) {
+	if err = asAway(ctx, h.Studio, err); ctx.Err() != nil || errors.Is(err, errAway) {
 		return err
 	}
 	problem := ""

@@ -1,8 +1,10 @@
 package reconciler_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -149,28 +151,40 @@ func TestHooks(t *testing.T) {
 	check("with nothing remembered")
 }
 
-// TestHookRefused: what Label Studio refuses is told once, and mended when it can be.
+// TestHookRefused: what Label Studio refuses is told once, keeps no other project from its webhook, and is mended when it can be. It
+// answers 500 where it cannot find out our host's address.
 func TestHookRefused(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, studio.Delays{})
-	log := &logged{}
-	h := r.hooks(log)
-	r.studio.Faults(func(q *http.Request) studio.Fault {
-		if q.Method == http.MethodPost && strings.HasPrefix(q.URL.Path, "/api/webhooks/") {
-			return studio.Fault{Kind: studio.FaultStatus, Status: http.StatusForbidden}
+	for _, status := range []int{http.StatusForbidden, http.StatusInternalServerError} {
+		r := newRig(t, 1, studio.Delays{})
+		log := &logged{}
+		h := r.hooks(log)
+		other := r.studio.AddProject("not refused")
+		refused := fmt.Sprintf(`"project":%d`, r.project)
+		r.studio.Faults(func(q *http.Request) studio.Fault {
+			if q.Method == http.MethodPost && strings.HasPrefix(q.URL.Path, "/api/webhooks/") {
+				body, err := io.ReadAll(q.Body)
+				q.Body = io.NopCloser(bytes.NewReader(body))
+				if err != nil || bytes.Contains(body, []byte(refused)) {
+					return studio.Fault{Kind: studio.FaultStatus, Status: status}
+				}
+			}
+			return studio.Fault{}
+		})
+		for range 3 {
+			r.care(h)
 		}
-		return studio.Fault{}
-	})
-	for range 3 {
+		if log.times("level=WARN") != 1 || testutil.ToFloat64(r.metrics.WebhooksBroken) != 1 || len(h.Warnings()) != 1 {
+			t.Errorf("%d: %v are broken, %v:\n%s", status, testutil.ToFloat64(r.metrics.WebhooksBroken), h.Warnings(), &log.text)
+		}
+		if refused, made := r.registered(r.project), r.registered(other); len(refused) != 0 || len(made) != 1 {
+			t.Errorf("%d: %d where it is refused, %d where not", status, len(refused), len(made))
+		}
+		r.studio.Faults(nil)
 		r.care(h)
-	}
-	if log.times("level=WARN") != 1 || testutil.ToFloat64(r.metrics.WebhooksBroken) != 1 || len(h.Warnings()) != 1 {
-		t.Errorf("%v are broken, %v:\n%s", testutil.ToFloat64(r.metrics.WebhooksBroken), h.Warnings(), &log.text)
-	}
-	r.studio.Faults(nil)
-	r.care(h)
-	if log.times("works again") != 1 || testutil.ToFloat64(r.metrics.WebhooksBroken) != 0 || len(r.registered(r.project)) != 1 {
-		t.Errorf("%v are broken after it was allowed:\n%s", h.Warnings(), &log.text)
+		if log.times("works again") != 1 || testutil.ToFloat64(r.metrics.WebhooksBroken) != 0 || len(r.registered(r.project)) != 1 {
+			t.Errorf("%d: %v are broken after it was allowed:\n%s", status, h.Warnings(), &log.text)
+		}
 	}
 }
 
