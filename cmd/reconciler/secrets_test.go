@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
@@ -69,6 +70,22 @@ func TestNoSecretComesOut(t *testing.T) {
 			_, text := p.get(t, path)
 			out.WriteString(text)
 		}
+		for _, token := range []string{caller, wrong} {
+			for _, path := range []string{"/", "/conquests/row", fmt.Sprintf("/tasks/%d/edit", task), "/held", "/export", "/status", "/help", "/login", "/nowhere"} {
+				_, _, page := s.curate(p, "GET", path, "", "Authorization", "Bearer "+token)
+				out.WriteString(page)
+			}
+			for path, form := range map[string]string{"/login": "token=" + token, "/conquests/row/star": "gold=true"} {
+				_, _, page := s.curate(p, "POST", path, form, "Authorization", "Bearer "+token, "Content-Type", "application/x-www-form-urlencoded")
+				out.WriteString(page)
+			}
+			_, _, answer := s.curate(p, "POST", starCall(task), `{"is_gold_star": "`+body+`"}`, "Authorization", "Bearer "+token)
+			out.WriteString(answer)
+			for _, sent := range []any{callFor("row"), object{"conquest_id": body}, `{"` + body} {
+				_, answer := s.call(p, token, sent)
+				fmt.Fprint(&out, answer)
+			}
+		}
 	}
 	look()
 	down := "127.0.0.1:1"
@@ -82,10 +99,12 @@ func TestNoSecretComesOut(t *testing.T) {
 	}
 	wrongPassword := wrongPassword(t, s.cfg.AristotleDatabaseURL)
 	wrongPassword = strings.Replace(wrongPassword, ":wrong@", ":"+wrong+"@", 1)
-	for _, args := range [][]string{{"doctor"}, {"doctor", "--json"}, {"status"}, {"status", "row", "--json"}, {"held"}, {"setup", "--print"}, {"setup"}, {"uninstall"}, {"run"}} {
+	for _, args := range [][]string{{"doctor"}, {"doctor", "--json"}, {"status"}, {"status", "--json"}, {"status", "row", "--json"}, {"held"}, {"diff"}, {"diff", "--json"},
+		{"export"}, {"setup", "--print"}, {"setup"}, {"uninstall"}, {"healthcheck"}, {"run"}} {
 		for _, env := range [][]string{
 			nil,
-			{"ARISTOTLE_DATABASE_URL=" + broken(s.cfg.AristotleDatabaseURL), "ARISTOTLE_REPLICATION_URL=" + broken(s.cfg.AristotleReplicationURL), "ARISTOTLE_ADMIN_URL=" + broken(s.cfg.AristotleAdminURL), "LABEL_STUDIO_URL=http://" + down},
+			{"ARISTOTLE_DATABASE_URL=" + broken(s.cfg.AristotleDatabaseURL), "ARISTOTLE_REPLICATION_URL=" + broken(s.cfg.AristotleReplicationURL), "ARISTOTLE_ADMIN_URL=" + broken(s.cfg.AristotleAdminURL), "LABEL_STUDIO_URL=http://" + down,
+				"LABEL_STUDIO_DATABASE_URL=postgres://u:" + wrong + "@" + down + "/d"},
 			{"ARISTOTLE_DATABASE_URL=" + wrongPassword, "ARISTOTLE_ADMIN_URL=" + wrongPassword, "ARISTOTLE_REPLICATION_URL=" + strings.Replace(wrongPassword, "Ordinary", "nobody", 1), "LABEL_STUDIO_API_KEY=" + wrong},
 			{"ARISTOTLE_DATABASE_URL=postgres://u:" + wrong + "@h:port/d", "LABEL_STUDIO_URL=http://u:" + wrong + "@h", "LABEL_STUDIO_API_KEY=" + wrong + " x", "RECONCILER_WEBHOOK_SECRET=" + wrong + "\n"},
 		} {
