@@ -46,6 +46,7 @@ func (t *Turner) backoff(failures int) time.Duration {
 // What fails, as the log tells it.
 const (
 	msgWork   = "work"
+	msgAway   = "ask Label Studio: all keys wait"
 	msgListen = "listen for triggers: polling until it works again"
 	msgKey    = "key cannot be turned: it is tried again"
 	msgPatch  = "PATCH may have taken effect or not: its task is read again"
@@ -239,22 +240,20 @@ func (t *Turner) ended(ctx context.Context, ends []ledger.End) {
 // probe waits until Label Studio answers again: one question at a time, whatever
 // the number of keys that wait.
 func (t *Turner) probe(ctx context.Context, why error) {
-	t.Log.WarnContext(ctx, "Label Studio is away: all keys wait", logError, why)
+	t.failures.Log(ctx, t.Log, slog.LevelWarn, msgAway, "", why)
 	t.Metrics.LabelStudioUp.Set(0)
 	t.away.Store(true)
 	defer t.away.Store(false)
-	since, last := time.Now(), why.Error()
 	for failures := 0; ctx.Err() == nil; failures++ {
 		t.progress.Store(time.Now().UnixNano())
 		_, err := t.tasks.Whoami(ctx)
 		if err == nil {
 			t.Metrics.LabelStudioUp.Set(1)
-			t.Log.InfoContext(ctx, "Label Studio is back", logTook, time.Since(since))
+			t.failures.Over(ctx, t.Log, msgAway, "")
 			return
 		}
-		if text := err.Error(); text != last && failures > 0 && ctx.Err() == nil {
-			t.Log.WarnContext(ctx, "Label Studio is still away", logError, err)
-			last = text
+		if failures > 0 && ctx.Err() == nil { // the first asks the same as the turn did, in other words
+			t.failures.Log(ctx, t.Log, slog.LevelWarn, msgAway, "", err)
 		}
 		sleep(ctx, min(maxProbe, t.backoff(failures)))
 	}

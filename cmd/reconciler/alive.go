@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // stuckFor is when a part that does not move is taken for dead. A turn takes seconds; one in which every request to Label
@@ -52,32 +54,28 @@ func (n notifier) send(state string) error {
 	}
 	conn, err := net.Dial("unixgram", n.socket) // a name that begins with @ is an abstract one here, too
 	if err != nil {
-		return fmt.Errorf("tell the service manager %s: %w", state, err)
+		return err
 	}
 	defer conn.Close()
 	// A manager that does not read must not keep us from working, or from stopping.
 	if err := conn.SetWriteDeadline(time.Now().Add(notifyLimit)); err != nil {
-		return fmt.Errorf("tell the service manager %s: %w", state, err)
+		return err
 	}
-	if _, err := conn.Write([]byte(state)); err != nil {
-		return fmt.Errorf("tell the service manager %s: %w", state, err)
-	}
-	return nil
+	_, err = conn.Write([]byte(state))
+	return err
 }
 
 // run says that we are ready, then for as long as alive returns nil that we live, and when ctx ends that we are stopping.
 // That the manager cannot be told is no reason to stop working: it will act by itself, and the log says why.
 func (n notifier) run(ctx context.Context, log *slog.Logger, alive func(now time.Time) error) {
-	last := ""
+	var failures logs.Failures
 	send := func(state string) {
-		text := ""
+		const what = "tell the service manager"
 		if err := n.send(state); err != nil {
-			text = err.Error()
+			failures.Log(ctx, log, slog.LevelWarn, what, "", err)
+			return
 		}
-		if text != "" && text != last {
-			log.WarnContext(ctx, "the service manager does not hear us", "error", text)
-		}
-		last = text
+		failures.Over(ctx, log, what, "")
 	}
 	send("READY=1")
 	defer send("STOPPING=1")

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -119,6 +121,23 @@ func TestWatchdogFollowsAlive(t *testing.T) {
 		if got := heard(); got != "STATUS=it hangs" {
 			t.Fatalf("heard %q of one that hangs", got)
 		}
+	}
+}
+
+// A service manager that is not there is told of once, whatever it would have heard.
+func TestNobodyHears(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	ctx, stop := context.WithCancel(t.Context())
+	asked := 0
+	notifier{socket: filepath.Join(t.TempDir(), "nobody"), watchdog: 2 * time.Millisecond}.run(ctx, slog.New(slog.NewTextHandler(&log, nil)), func(time.Time) error {
+		if asked++; asked == 5 {
+			stop()
+		}
+		return fmt.Errorf("it has not moved for %d s", asked)
+	})
+	if n := strings.Count(log.String(), "tell the service manager"); n != 1 {
+		t.Errorf("told %d times:\n%s", n, &log)
 	}
 }
 

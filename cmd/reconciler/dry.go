@@ -18,6 +18,7 @@ import (
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // dryRun is `reconciler run` with RECONCILER_DRY_RUN: passes look and report, to the log and the metrics alone. There is no turn,
@@ -76,9 +77,13 @@ func (d *dryRun) serve(ctx context.Context, l net.Listener, registry *prometheus
 	return serve(ctx, l, &http.Server{Handler: mux, ReadHeaderTimeout: lookLimit})
 }
 
+// lookBack is how far before the last look that ended well the next begins: clocks differ, and what began earlier is seen later.
+const lookBack = 2 * time.Minute
+
 // look looks at everything at once and whenever a full pass would, and in between at what changed.
 func (d *dryRun) look(ctx context.Context) {
-	var everything time.Time
+	var everything, since time.Time
+	var failures logs.Failures
 	for ctx.Err() == nil {
 		start := time.Now()
 		kind, r, err := metrics.Full, (*reconciler.Report)(nil), error(nil)
@@ -89,7 +94,7 @@ func (d *dryRun) look(ctx context.Context) {
 			}
 		} else {
 			kind = metrics.Incremental
-			r, err = d.differ.Since(ctx, start.Add(-2*time.Until(d.cfg.DiffSchedule.Next(start.UTC()))-time.Minute))
+			r, err = d.differ.Since(ctx, since)
 		}
 		if ctx.Err() != nil {
 			return
@@ -98,8 +103,10 @@ func (d *dryRun) look(ctx context.Context) {
 		d.up(err)
 		d.metrics.DiffDuration.With(kind).Observe(time.Since(start).Seconds())
 		if err != nil {
-			d.log.WarnContext(ctx, "pass", "pass", kind, "error", plain(err))
+			failures.Log(ctx, d.log, slog.LevelWarn, "pass", string(kind), err, slog.String("pass", string(kind)))
 		} else {
+			since = start.Add(-lookBack)
+			failures.Over(ctx, d.log, "pass", string(kind), slog.String("pass", string(kind)))
 			d.report(ctx, kind, r)
 		}
 		next := d.cfg.DiffSchedule.Next(time.Now().UTC())

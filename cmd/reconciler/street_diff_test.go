@@ -82,6 +82,22 @@ func TestDiff(t *testing.T) {
 		}
 		return ""
 	})
+	ls.Faults(func(*http.Request) studio.Fault { return studio.Fault{Kind: studio.FaultCut} })
+	s.eventually(func() string {
+		if _, text := dry.get(t, "/readyz"); strings.Contains(text, `"ready":true`) {
+			return text
+		}
+		return ""
+	})
+	passes := func() float64 { return dry.metric(t, `reconciler_diff_duration_seconds_count{pass="incremental"}`) }
+	for until := passes() + 4; passes() < until; {
+		dry.get(t, "/readyz")
+	}
+	ls.Faults(nil)
+	s.wantLog(dry, `msg="works again: pass"`)
+	if n := strings.Count(dry.out.String(), "msg=pass "); n > 3 {
+		t.Errorf("that a pass fails is told %d times:\n%s", n, &dry.out)
+	}
 	if status := dry.stop(); status != 0 {
 		t.Errorf("a dry run ends with status %d", status)
 	}

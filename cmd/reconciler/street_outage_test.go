@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -55,7 +56,12 @@ func TestStudioAway(t *testing.T) {
 		s.Errorf("Label Studio was asked %d times while it was away", n)
 	}
 
+	if n := strings.Count(p.out.String(), `msg="ask Label Studio: all keys wait"`); n > 3 {
+		s.Errorf("that it is away is told %d times", n)
+	}
+
 	ls.Faults(nil)
+	s.wantLog(p, `msg="works again: ask Label Studio: all keys wait"`)
 	s.wantEach(tasks, want)
 	s.wantEqual()
 	s.wantReady(p)

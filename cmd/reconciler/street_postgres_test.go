@@ -63,6 +63,15 @@ func TestPostgresAway(t *testing.T) {
 				t.Errorf("%v failed deliveries are counted, want 1", n)
 			}
 			s.wantUnready(p, "database")
+			for range 6 {
+				s.call(p, "", callFor("row_before"))
+				s.curate(p, "GET", "/", "")
+			}
+			for _, line := range []string{`msg="sync call"`, "msg=curation"} {
+				if n := strings.Count(p.out.String(), line); n < 1 || n > 3 { // more than once where a connection was still there
+					t.Errorf("%s is told %d times:\n%s", line, n, &p.out)
+				}
+			}
 			if err := server.Restart(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -74,6 +83,10 @@ func TestPostgresAway(t *testing.T) {
 			s.wantEqual()
 			s.wantReady(p)
 			s.wantConfirmed()
+			s.call(p, "", callFor("row_before"))
+			s.curate(p, "GET", "/", "")
+			s.wantLog(p, `msg="works again: sync call"`)
+			s.wantLog(p, `msg="works again: curation"`)
 			for key, task := range tasks {
 				if n := sent(task); n > 2 {
 					t.Errorf("%s: %d PATCHes", key, n)

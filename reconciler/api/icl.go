@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"mime"
 	"net/http"
 	"strconv"
@@ -108,11 +109,13 @@ func (a *API) page(ctx context.Context, q icl.Query) (icl.Page, error) {
 	defer cancel()
 	page, err := a.Examples(asking, q)
 	switch {
+	case err == nil:
+		a.failures.Over(ctx, a.Log, msgExamples, "")
 	case errors.Is(err, icl.ErrCursor), errors.Is(err, icl.ErrOtherCursor):
 		return page, web.Refuse(http.StatusBadRequest, "cursor cannot be used: %v. Leave it out to begin with the newest.", err)
-	case err != nil:
+	default:
 		if ctx.Err() == nil { // else the caller has gone
-			a.Log.WarnContext(ctx, "examples", "error", err)
+			a.failures.Log(ctx, a.Log, slog.LevelWarn, msgExamples, "", err)
 		}
 		p := &web.Problem{Status: http.StatusServiceUnavailable, After: time.Second, Err: err, Detail: "Aristotle's database does not answer: try again."}
 		if ledger.IsSchemaGone(err) {

@@ -97,6 +97,31 @@ func TestExamplesWithoutDatabase(t *testing.T) {
 	}
 }
 
+// However often examples are asked for, an outage of the database is two lines.
+func TestExamplesTellOutages(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	var away error
+	a := &API{Log: slog.New(slog.NewTextHandler(&log, nil)), Examples: func(context.Context, icl.Query) (icl.Page, error) { return icl.Page{}, away }}
+	for outages := range 2 {
+		away = errors.New("away")
+		for range 3 {
+			if _, err := a.page(t.Context(), icl.Query{}); err == nil {
+				t.Fatal("no error")
+			}
+		}
+		away = nil
+		for range 3 {
+			if _, err := a.page(t.Context(), icl.Query{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if begun, ended := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "works again"); begun != outages+1 || ended != outages+1 {
+			t.Errorf("of %d outages %d are told, of their ends %d:\n%s", outages+1, begun, ended, &log)
+		}
+	}
+}
+
 // A token that is confined to one philosopher or domain sees no other's examples.
 func TestExamplesConfined(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"time"
@@ -86,13 +87,14 @@ func (a *API) sync(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		var p *web.Problem
 		if !errors.As(err, &p) {
-			a.Log.WarnContext(r.Context(), "sync call", "error", err)
+			a.failures.Log(r.Context(), a.Log, slog.LevelWarn, msgSync, "", err)
 			err = &web.Problem{Status: http.StatusServiceUnavailable, After: time.Second, Err: err,
 				Detail: "Aristotle's database does not answer. Nothing needs to be sent again: what was marked there is carried over once it does."}
 		}
 		web.Fail(w, err)
 		return
 	}
+	a.failures.Over(r.Context(), a.Log, msgSync, "")
 	answer.ConquestID = c.ConquestID
 	web.Answer(w, status, answer)
 }

@@ -34,9 +34,12 @@ const (
 	smallBody = 1 << 20
 )
 
-// msgWebhook is how the log tells of deliveries that could not be taken, and failed of which
-// it is where that was not the sender's doing.
-const msgWebhook = "webhook"
+// How the log tells of what could not be answered. Of deliveries it says which: failed, where that was not the sender's doing.
+const (
+	msgWebhook  = "webhook"
+	msgSync     = "sync call"
+	msgExamples = "examples"
+)
 
 var failed = fmt.Sprint(metrics.Failed, http.StatusServiceUnavailable)
 

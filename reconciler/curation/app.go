@@ -19,6 +19,7 @@ import (
 	"github.com/aristotle/reconciler/reconciler/auth"
 	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
+	"github.com/aristotle/reconciler/reconciler/logs"
 	"github.com/aristotle/reconciler/reconciler/web"
 )
 
@@ -62,6 +63,7 @@ type App struct {
 	exports  *semaphore.Weighted // downloads that are under way
 	studio   prober
 	people   people
+	failures logs.Failures
 
 	exportLimit time.Duration
 }
@@ -168,7 +170,9 @@ func (a *App) page(h handler) http.Handler {
 			return err
 		}
 		r = withPerson(r, who)
-		err = h(w, r)
+		if err = h(w, r); err == nil {
+			a.works(r)
+		}
 		if errors.As(err, &refused) && refused.Status < http.StatusInternalServerError {
 			a.fail(w, r, err) // a page like all others, with the way on: what it shows can be read
 			return nil
@@ -196,7 +200,9 @@ func (a *App) program(h handler) http.Handler {
 		if err != nil {
 			a.log(r, err)
 			web.Fail(w, err)
+			return
 		}
+		a.works(r)
 	})
 }
 
@@ -227,13 +233,21 @@ func (a *App) secure(next http.Handler) http.Handler {
 	})
 }
 
+// msgRoute is how the log tells that a request could not be answered.
+const msgRoute = "curation"
+
 // log tells of an error that is not the caller's doing.
 func (a *App) log(r *http.Request, err error) {
 	var p *web.Problem
 	if errors.As(err, &p) && p.Status < http.StatusInternalServerError || r.Context().Err() != nil {
 		return
 	}
-	a.Log.WarnContext(r.Context(), "curation", "method", r.Method, "route", r.Pattern, "error", err)
+	a.failures.Log(r.Context(), a.Log, slog.LevelWarn, msgRoute, r.Pattern, err, slog.String("route", r.Pattern))
+}
+
+// works tells the end of what [App.log] told of the same route.
+func (a *App) works(r *http.Request) {
+	a.failures.Over(r.Context(), a.Log, msgRoute, r.Pattern, slog.String("route", r.Pattern))
 }
 
 // conquestURL is the address of a conquest's page.

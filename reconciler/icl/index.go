@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // group is one list of examples: of a philosopher and domain, and of one of its
@@ -36,7 +37,8 @@ type Index struct {
 	// version has grown with every change of a list, for as long as the index lives.
 	version uint64
 
-	held held // Run's alone
+	held     held          // Run's alone
+	failures logs.Failures // of Run
 }
 
 // Options are what an Index needs beside its source.
@@ -168,24 +170,22 @@ func (all lists) drop(e *Example, version uint64) {
 	}
 }
 
-// setFresh says whether the index may answer, and tells whether it might before.
-func (x *Index) setFresh(fresh bool) (was bool) {
+// setFresh says whether the index may answer.
+func (x *Index) setFresh(fresh bool) {
 	x.mu.Lock()
-	was, x.fresh, x.watched = x.fresh, fresh, time.Now()
+	x.fresh, x.watched = fresh, time.Now()
 	x.mu.Unlock()
 	x.metrics.ICLIndexFresh.Set(map[bool]float64{true: 1}[fresh])
-	return was
 }
 
-// forget drops everything that is held, and tells whether that was fresh.
-func (x *Index) forget() (was bool) {
-	was = x.setFresh(false)
+// forget drops everything that is held.
+func (x *Index) forget() {
+	x.setFresh(false)
 	x.mu.Lock()
 	x.groups = nil
 	x.mu.Unlock()
 	x.held = held{}
 	x.measure()
-	return was
 }
 
 // errTooLarge says that the examples take more memory than they may.

@@ -422,7 +422,7 @@ func TestIndexTellsEachLoss(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(log.String(), "served from the database"); n != 2 {
-		t.Errorf("it was told %d times, want 2:\n%s", n, log.String())
+	if begun, ended := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "works again: "+msgKeep); begun != 2 || ended != 2 {
+		t.Errorf("%d losses were told and %d ends, want 2 of each:\n%s", begun, ended, log.String())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,24 +24,22 @@ const (
 	tooLargeFor = 10 * time.Minute
 )
 
+// msgKeep is how the log tells that the index cannot be kept.
+const msgKeep = "keep examples in memory: the database answers"
+
 // Run keeps the index until ctx ends, and then returns nil. What fails is tried again:
 // the source answers meanwhile.
 func (x *Index) Run(ctx context.Context) error {
 	if x.limit == 0 {
 		return nil
 	}
-	for last := ""; ; {
+	for {
 		err := x.keep(ctx)
-		if x.forget() {
-			last = "" // it was fresh in between: this is another failure
-		}
+		x.forget()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if text := err.Error(); text != last { // a repeated failure is logged once until it changes
-			x.log.WarnContext(ctx, "examples are served from the database, not from memory", "error", err)
-			last = text
-		}
+		x.failures.Log(ctx, x.log, slog.LevelWarn, msgKeep, "", err)
 		wait := againAfter
 		if errors.Is(err, errTooLarge) {
 			wait = x.retry
@@ -116,7 +115,11 @@ func (x *Index) reload(ctx context.Context, stream *reader) error {
 	}
 	x.log.InfoContext(ctx, "examples are in memory", "examples", len(x.held.ratings)-x.held.leftOut, "left_out", x.held.leftOut,
 		"bytes", x.held.bytes, "took", time.Since(start))
-	return x.watch(ctx, stream)
+	if err := x.watch(ctx, stream); err != nil {
+		return err
+	}
+	x.failures.Over(ctx, x.log, msgKeep, "")
+	return nil
 }
 
 // reader is what is known of whoever reads the change stream.
