@@ -334,6 +334,32 @@ func TestWritesTakeTurns(t *testing.T) {
 	}
 }
 
+// slowToConnect is a transport whose connections take long to make.
+type slowToConnect time.Duration
+
+func (d slowToConnect) RoundTrip(r *http.Request) (*http.Response, error) {
+	time.Sleep(time.Duration(d))
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// TestSentByWaitsForNoConnection: what had to wait for its connection for too long is not sent on it.
+func TestSentByWaitsForNoConnection(t *testing.T) {
+	t.Parallel()
+	s := standIn(t, sandbox.StandInOptions{})
+	task := s.AddTask(s.AddProject("x"), map[string]any{}, nil)
+	const late = 100 * time.Millisecond
+	c := client(t, labelstudio.Options{URL: s.URL(), Token: s.Token(), Transport: slowToConnect(late)})
+	for _, limit := range []time.Duration{late / 2, time.Minute} {
+		_, err := c.PatchMeta(labelstudio.SentBy(t.Context(), time.Now().Add(limit)), task, json.RawMessage(`1`))
+		if tooLate := limit < late; tooLate != errors.Is(err, labelstudio.ErrLate) || tooLate != labelstudio.NotDone(err) || labelstudio.Away(err) {
+			t.Errorf("within %s: %v", limit, err)
+		}
+	}
+	if n := s.Requests()[labelstudio.OpTaskPatch]; n != 1 {
+		t.Errorf("%d requests, want the second alone", n)
+	}
+}
+
 // TestGivingUpIsNotAway: a caller that ends its own context learns nothing about Label Studio.
 func TestGivingUpIsNotAway(t *testing.T) {
 	t.Parallel()

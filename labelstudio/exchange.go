@@ -128,24 +128,24 @@ func (c *Client) authorized(ctx context.Context, r call) ([]byte, error) {
 	return c.exchange(ctx, r, header)
 }
 
+// MaxAge is how old a read of a task may be when a PATCH of its meta is sent: it puts back everybody's other keys as they were read.
+const MaxAge = 3 * time.Second
+
 type sentBy struct{}
 
 // SentBy returns a context with which a request is sent until t, or not at all; then its error is [ErrLate]. It is for a write that puts back
-// what was read: waiting for other writes, and for a token, makes that older.
+// what was read: waiting for other writes, for a token and for a connection makes that older.
 func SentBy(ctx context.Context, t time.Time) context.Context {
 	return context.WithValue(ctx, sentBy{}, t)
 }
 
 // ErrLate is the reason of a request that was not sent, since its time by [SentBy] was over.
-var ErrLate = errors.New("it could not be sent in time: others were before it")
+var ErrLate = errors.New("it could not be sent in time")
 
 // exchange is one HTTP request and its answer, observed once.
 func (c *Client) exchange(ctx context.Context, r call, authorization string) (body []byte, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &Error{Op: r.op, NotSent: true, Err: err}
-	}
-	if by, limited := ctx.Value(sentBy{}).(time.Time); limited && time.Now().After(by) {
-		return nil, &Error{Op: r.op, NotSent: true, Err: ErrLate, own: true}
 	}
 	var sent tracer
 	req, err := c.request(sent.watch(ctx), r, authorization)
@@ -156,6 +156,9 @@ func (c *Client) exchange(ctx context.Context, r call, authorization string) (bo
 	defer func() { c.observe(Request{Operation: r.op, Code: code, Duration: time.Since(begin)}) }()
 
 	resp, err := c.transport(r).RoundTrip(req)
+	if err != nil && sent.late.Load() {
+		return nil, &Error{Op: r.op, NotSent: true, Err: ErrLate, own: true}
+	}
 	if err != nil {
 		return nil, &Error{Op: r.op, NotSent: sent.nothing(c.traced), Err: err, Hint: hintNoAnswer(c.base, &sent)}
 	}
@@ -225,13 +228,22 @@ func readLimited(r io.Reader, limit int64) ([]byte, error) {
 	return body, err
 }
 
-// tracer notes whether a connection was asked for and got. Without one no byte can have left.
-type tracer struct{ asked, got atomic.Bool }
+// tracer notes whether a connection was asked for and got. Without one no byte can have left. One that was got too late for [SentBy] is
+// closed before it is used.
+type tracer struct{ asked, got, late atomic.Bool }
 
 func (t *tracer) watch(ctx context.Context) context.Context {
+	by, limited := ctx.Value(sentBy{}).(time.Time)
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { t.asked.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) { t.got.Store(true) },
+		GotConn: func(c httptrace.GotConnInfo) {
+			if limited && time.Now().After(by) {
+				t.late.Store(true)
+				_ = c.Conn.Close()
+				return
+			}
+			t.got.Store(true)
+		},
 	})
 }
 

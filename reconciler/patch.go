@@ -72,7 +72,7 @@ func (t *Turner) patch(ctx context.Context, w writes, p patch) (*labelstudio.Tas
 	if ctx.Err() != nil {
 		return nil, errStopped
 	}
-	if time.Since(p.task.at) > maxAge || t.Deadline-margin-time.Since(w.before) < labelstudio.DefaultWriteTimeout {
+	if time.Since(p.task.at) > labelstudio.MaxAge || t.Deadline-margin-time.Since(w.before) < labelstudio.DefaultWriteTimeout {
 		return nil, errStale
 	}
 	meta, err := writeMeta(p.task.Meta, p.value, stamp{Task: p.task.ID, Attempt: p.attempt}, p.notes, time.Now())
@@ -80,7 +80,7 @@ func (t *Turner) patch(ctx context.Context, w writes, p patch) (*labelstudio.Tas
 		return nil, err
 	}
 	start := time.Now()
-	ctx = labelstudio.SentBy(context.WithoutCancel(ctx), p.task.at.Add(maxAge)) // it may have to wait for another write
+	ctx = labelstudio.SentBy(context.WithoutCancel(ctx), p.task.at.Add(labelstudio.MaxAge)) // it may have to wait for another write
 	answer, err := t.tasks.PatchMeta(ctx, p.task.ID, meta)
 	if errors.Is(err, labelstudio.ErrLate) {
 		return nil, errStale
@@ -204,8 +204,8 @@ const (
 	maxKeys = 256
 )
 
-// keys is how many keys a turn should take: their PATCHes fit into maxAge, with a
+// keys is how many keys a turn should take: their PATCHes fit into labelstudio.MaxAge, with a
 // sixth of it to spare.
 func (p pace) keys() int {
-	return min(maxKeys, max(minKeys, int((maxAge*5/6-p.read)/max(p.write, time.Microsecond))))
+	return min(maxKeys, max(minKeys, int((labelstudio.MaxAge*5/6-p.read)/max(p.write, time.Microsecond))))
 }

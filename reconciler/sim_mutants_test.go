@@ -76,7 +76,7 @@ func turnMutants() []turnMutant {
 			`case edge.look.Sight == star.Unread && !mutant("a task that was not read is no reason to come again"):`},
 		{"believe a short page", "look.go", `if _, seen := s.tasks[id]; !seen && s.away == nil {`,
 			`if _, seen := s.tasks[id]; !seen && mutant("believe a short page") { s.missing[id] = true } else if !seen && s.away == nil {`},
-		{"PATCH what was read long ago", "patch.go", `if time.Since(p.task.at) > maxAge ||`, `if time.Since(p.task.at) > maxAge && !mutant("PATCH what was read long ago") ||`},
+		{"PATCH what was read long ago", "patch.go", `if time.Since(p.task.at) > labelstudio.MaxAge ||`, `if time.Since(p.task.at) > labelstudio.MaxAge && !mutant("PATCH what was read long ago") ||`},
 		{"retry a PATCH inside the client", "patch.go", `	answer, err := t.tasks.PatchMeta(ctx, p.task.ID, meta)`,
 			`	answer, err := t.tasks.PatchMeta(ctx, p.task.ID, meta)
 	if err != nil && mutant("retry a PATCH inside the client") { answer, err = t.tasks.PatchMeta(ctx, p.task.ID, meta) }`},

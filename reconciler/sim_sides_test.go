@@ -395,7 +395,7 @@ func (s simTasks) police(id int64, meta json.RawMessage) *flight {
 	case seen == nil:
 		s.breach("%s: PATCH of %d, which was not read", s.name, id)
 		return f
-	case time.Since(seen.at) > maxAge:
+	case time.Since(seen.at) > labelstudio.MaxAge:
 		s.breach("%s: PATCH of %d on a read that is too old", s.name, id)
 	case s.sent[f.attempt]:
 		s.breach("%s: attempt %s is sent twice", s.name, f.attempt)

@@ -21,9 +21,6 @@ import (
 // The times of a turn. They follow from the protocol, and from how slow Label
 // Studio was measured to be.
 const (
-	// maxAge is how old a read may be when its PATCH is sent: it puts back everybody's
-	// other keys as they were read.
-	maxAge = 3 * time.Second
 	// margin is kept free before an intent's deadline, for pauses of this process.
 	margin = 5 * time.Second
 	// lookAgain is how long after a PATCH the task is read once more: a person's save

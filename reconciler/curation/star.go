@@ -202,6 +202,7 @@ func (a *App) starTask(ctx context.Context, who Person, id int64, gold bool, why
 	if why != nil {
 		a.Log.WarnContext(ctx, "the row cannot be written: the star is set on its task", "task", id, "error", why)
 	}
+	read := time.Now()
 	t, err := a.task(ctx, id)
 	if err != nil {
 		return starred{}, err
@@ -210,7 +211,7 @@ func (a *App) starTask(ctx context.Context, who Person, id int64, gold bool, why
 	if err != nil {
 		return starred{}, err
 	}
-	if _, err := a.Studio.PatchMeta(ctx, id, meta); err != nil {
+	if _, err := a.Studio.PatchMeta(labelstudio.SentBy(ctx, read.Add(labelstudio.MaxAge)), id, meta); err != nil {
 		return starred{}, &web.Problem{Status: http.StatusServiceUnavailable, Err: err,
 			Detail: "Neither Aristotle's database nor Label Studio took the star. Try again in a moment."}
 	}
