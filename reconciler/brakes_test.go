@@ -105,6 +105,52 @@ func (r *rig) releases(most int) {
 	r.want("dirty", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen`), fmt.Sprint(n))
 }
 
+// TestReleasedGoesOn: a plan that a person has released and that the queue has no room for yet is taken back by no later
+// pass, which does not ask for it again, and is braked for what is more.
+func TestReleasedGoesOn(t *testing.T) {
+	t.Parallel()
+	const n, many, more = 60, 30, 25
+	r := newRig(t, n, studio.Delays{})
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+	r.contacted()
+	restored := func(from, upto int) {
+		t.Helper()
+		r.exec(`UPDATE "Conquest" SET result = 'PENDING' WHERE id IN (SELECT 'c' || i FROM generate_series($1::int, $2::int - 1) i)`, from, upto)
+		if err := r.ledger.WantFull(t.Context(), "a test", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restored(0, many)
+	r.pass(r.passes(nil))
+	r.exec(`INSERT INTO reconciler.queue (key, want_gen, priority, source, run_after) SELECT 'other' || i, 1, 2, 'diff', now() + interval '1 hour' FROM generate_series(1, 5000) i`)
+	if _, err := r.ledger.Release(t.Context(), r.text(`SELECT plan FROM reconciler.pass WHERE state = 'braked'`), "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	p := r.passes(nil)
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	clears := func(want string) {
+		t.Helper()
+		r.eventually(func() bool {
+			p.Poke()
+			return r.ask(`SELECT bool_and(ended_at IS NOT NULL) FROM reconciler.pass`)
+		})
+		r.want("plans", r.text(`SELECT string_agg(concat_ws(' ', state, clears), ', ' ORDER BY id) FROM reconciler.pass WHERE id > 1`), want)
+	}
+	restored(0, many)
+	clears("marking 30, marking 0")
+	restored(many, many+more)
+	clears("marking 30, replaced 0, braked 25")
+	r.exec(`DELETE FROM reconciler.queue WHERE key LIKE 'other%'`)
+	r.eventually(func() bool {
+		return r.ask(`SELECT count(*) = $1 FROM reconciler.queue WHERE want_gen > done_gen`, many)
+	})
+	clears("done 30, replaced 0, braked 25")
+}
+
 // TestRestored: Label Studio is put back to before our stars. Its tasks are older then than
 // what we know of them: a look and a full pass see it all the same.
 func TestRestored(t *testing.T) {

@@ -65,7 +65,7 @@ func compare(p ledger.Pair, glimpses map[int64]*glimpse, ours func(project int64
 			looks[i].Edge = looks[i].Edge.Forget()
 		}
 	}
-	c.touch = c.touch || hub == nil || hub.D == nil
+	c.touch = c.touch || hub == nil || hub.D == nil || hub.Missed(&p.Row.Conquest)
 	d := star.Decide(resultOf(&p.Row.Conquest), starHub(hub), looks)
 	c.judge(hub, looks, d)
 	if p.Working.Dirty || p.Working.Running || p.Working.TriedAt != nil && p.Working.TriedAt.After(since) {

@@ -173,6 +173,30 @@ func (r *rig) drift() {
 	}
 }
 
+// TestUnseenResult: a result that was set while the slot was lost is what the row gets back when its star is taken away.
+// The full pass of the new slot notes it, which is no drift, and the next one has nothing written.
+func TestUnseenResult(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, studio.Delays{})
+	r.contacted()
+	r.exec(`UPDATE "Conquest" SET result = 'DEFEAT' WHERE id = 'c0'`)
+	r.full(r.passes(nil))
+	r.want("found", r.text(`SELECT string_agg(concat_ws(' ', key, class), ', ') FROM reconciler.finding`), "")
+	r.turnAll(r.turner(r.client))
+	written := r.written()
+	r.full(r.passes(nil))
+	r.turnAll(r.turner(r.client))
+	r.want("written again", r.written(), written)
+
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`)
+	r.dirty("c0")
+	r.turnAll(r.turner(r.client))
+	r.setMeta(map[string]any{"gold_star": false})
+	r.dirty("c0")
+	r.turnAll(r.turner(r.client))
+	r.want("given back", r.shows(), "DEFEAT false@2 false")
+}
+
 // TestUnreadStaysUnread: a project that cannot be read is not taken for read by whoever goes on with the pass, in whichever half that is: once it can be,
 // its tasks are linked with the choice for a first contact.
 func TestUnreadStaysUnread(t *testing.T) {

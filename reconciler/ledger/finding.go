@@ -41,10 +41,12 @@ func queueFindings(b *pgx.Batch, pass int64, found []Finding) {
 }
 
 // Plan hands the findings of a pass that it would act upon over, in the order of the
-// keys' bytes.
+// keys' bytes. What a person has released already is not asked for again.
 func (l *Ledger) Plan(ctx context.Context, pass int64, each func(Finding) error) error {
-	rows, err := l.pool.Query(ctx, `SELECT key, class, change, explained, decision, reason FROM finding
-		WHERE pass = $1 AND marked_at IS NULL ORDER BY key COLLATE "C"`, pass)
+	rows, err := l.pool.Query(ctx, `SELECT key, class, change, explained, decision, reason FROM finding f
+		WHERE pass = $1 AND marked_at IS NULL AND NOT EXISTS (SELECT FROM finding o JOIN pass p ON p.id = o.pass AND p.state = 'marking' AND p.released_at IS NOT NULL
+			WHERE o.key = f.key AND o.change = f.change AND o.marked_at IS NULL)
+		ORDER BY key COLLATE "C"`, pass)
 	if err == nil {
 		var f Finding
 		_, err = pgx.ForEachRow(rows, []any{&f.Key, &f.Class, &f.Change, &f.Explained, &f.Decision, &f.Reason}, func() error { return each(f) })
@@ -98,9 +100,9 @@ func (l *Ledger) EndComparing(ctx context.Context, pass int64, runner string, is
 	b.Queue(`INSERT INTO project AS p (id, full_at, watermark)
 		SELECT r, began_at - $3::interval, began_at - $3::interval FROM pass, unnest($2::bigint[]) AS r WHERE pass.id = $1 ORDER BY r
 		ON CONFLICT (id) DO UPDATE SET full_at = EXCLUDED.full_at, watermark = GREATEST(p.watermark, EXCLUDED.watermark)`, pass, read, skew)
-	// One that reads more than this one goes on, with what it has found.
+	// One that reads more than this one goes on, with what it has found, and so does one that a person has released.
 	b.Queue(`UPDATE pass o SET state = 'replaced', ended_at = COALESCE(o.ended_at, now()) FROM pass p
-		WHERE p.id = $1 AND o.id < p.id AND o.state IN ('braked', 'marking', 'reading', 'comparing') AND (p.projects IS NULL OR o.projects <@ p.projects)`, pass)
+		WHERE p.id = $1 AND o.id < p.id AND o.state IN ('braked', 'marking', 'reading', 'comparing') AND o.released_at IS NULL AND (p.projects IS NULL OR o.projects <@ p.projects)`, pass)
 	b.Queue(`DELETE FROM finding f USING pass o WHERE o.id = f.pass AND o.id < $1 AND o.state IN ('done', 'replaced')`, pass)
 	b.Queue(`DELETE FROM sight s USING pass o WHERE o.id = s.pass AND (o.id = $1 OR o.state IN ('done', 'replaced'))`, pass)
 	return l.step(ctx, b, pass, endSet, runner, is.state(), is.Plan, is.Sets, is.Clears, is.Links, is.Brake)

@@ -34,6 +34,16 @@ func (h *Hub) GiveBack() string {
 	return *h.Before
 }
 
+// Missed tells whether the row came to its result unseen, where that was lost with a slot:
+// taking a star away would give back an older one.
+func (h *Hub) Missed(c *aristotle.Conquest) bool {
+	now := aristotle.Pending
+	if c.Result != nil {
+		now = *c.Result
+	}
+	return now != aristotle.Victory && now != h.GiveBack()
+}
+
 // QueueNewHubs adds to a batch that keys which have a row get a hub, empty, where they
 // have none. It comes before QueueLockHubs: made only when it is written, after the
 // locks on the queue, a hub would break the lock order.

@@ -23,5 +23,6 @@ WHERE k.key > $2 /*unlike*/ AND (
     OR (c.id IS NOT NULL AND h.d IS NOT NULL AND e.s IS NOT NULL AND e.intent_value IS NULL AND e.missing_since IS NULL
         AND e.older IS NULL AND e.s = h.d
         AND h.created_at IS NOT DISTINCT FROM c."createdAt" AND h.d = (c.result::text IS NOT DISTINCT FROM 'VICTORY')
+        AND (h.d OR COALESCE(h.before, 'PENDING') = COALESCE(c.result::text, 'PENDING'))
         AND CASE WHEN h.d THEN r.gold = 1 AND r.fit AND r.placed ELSE r.gold IS NULL AND cardinality(e.base) = 0 END) IS NOT TRUE) /*unlike*/
 ORDER BY k.key, e.task_id
