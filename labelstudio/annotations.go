@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,11 @@ func (r Region) Choices() []string { return r.texts("choices", "choices") }
 
 // Text returns the entered texts of a "textarea" region; none for other types.
 func (r Region) Text() []string { return r.texts("textarea", "text") }
+
+// Chose tells whether one of the annotation's "choices" regions has a choice.
+func (a *Annotation) Chose(choice string) bool {
+	return slices.ContainsFunc(a.Result, func(r Region) bool { return slices.Contains(r.Choices(), choice) })
+}
 
 // Entered returns what was entered into a TextArea control, a line each text; "" for a cancelled annotation.
 func (a *Annotation) Entered(control string) string {

@@ -142,7 +142,7 @@ func (d *decided) forgetRow(c ledger.Claim, st *state) {
 func (t *Turner) see(d *decided, c ledger.Claim, st *state, s *sights) []seen {
 	var edges []seen
 	for _, stored := range st.edges {
-		if !t.ours(stored.Project) {
+		if !t.Projects.Have(stored.Project) {
 			continue
 		}
 		task, read := s.tasks[stored.Task]

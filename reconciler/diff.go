@@ -48,7 +48,7 @@ type shown struct {
 
 // compare says what a turn would make of a key. glimpses are what was seen of its tasks
 // where that is not as they are remembered; since is when the looking began.
-func compare(p ledger.Pair, glimpses map[int64]*glimpse, ours func(project int64) bool, since time.Time) compared {
+func compare(p ledger.Pair, glimpses map[int64]*glimpse, ours ledger.Projects, since time.Time) compared {
 	c := compared{pair: p, Finding: ledger.Finding{Key: p.Key}}
 	edges, looks := c.see(glimpses, ours)
 	if p.Row == nil {
@@ -75,9 +75,9 @@ func compare(p ledger.Pair, glimpses map[int64]*glimpse, ours func(project int64
 }
 
 // see puts each edge of our projects together with what was seen of its task.
-func (c *compared) see(glimpses map[int64]*glimpse, ours func(int64) bool) (edges []ledger.PairEdge, looks []star.Look) {
+func (c *compared) see(glimpses map[int64]*glimpse, ours ledger.Projects) (edges []ledger.PairEdge, looks []star.Look) {
 	for _, e := range c.pair.Edges {
-		if !ours(e.Project) {
+		if !ours.Have(e.Project) {
 			continue
 		}
 		edges = append(edges, e)

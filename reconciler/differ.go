@@ -23,7 +23,7 @@ type Differ struct {
 	Ledger      *ledger.Ledger
 	Studio      *labelstudio.Client
 	Database    *labelstudio.Database // nil: tasks are read through the API
-	Projects    []int64               // LABEL_STUDIO_PROJECTS, empty for all
+	Projects    ledger.Projects       // LABEL_STUDIO_PROJECTS, empty for all
 	Initial     string                // RECONCILER_INITIAL
 	GroundTruth bool                  // RECONCILER_GROUND_TRUTH
 	Brakes      Brakes
@@ -244,7 +244,7 @@ func (d *Differ) glanceAt(ctx context.Context, pairs []ledger.Pair, into map[int
 	var lone []string
 	for _, p := range pairs {
 		for _, e := range p.Edges {
-			if d.ours(e.Project) {
+			if d.Projects.Have(e.Project) {
 				byProject[e.Project] = append(byProject[e.Project], e.Task)
 			}
 		}
@@ -311,10 +311,6 @@ func (d *Differ) glanceAtProject(ctx context.Context, project int64, ids []int64
 	return nil
 }
 
-func (d *Differ) ours(project int64) bool {
-	return len(d.Projects) == 0 || slices.Contains(d.Projects, project)
-}
-
 // collected gathers compared keys.
 type collected struct {
 	*Differ
@@ -352,7 +348,7 @@ func (c *collected) add(p ledger.Pair) {
 		}
 	}
 	slices.SortFunc(p.Edges, func(a, b ledger.PairEdge) int { return cmp.Compare(a.Task, b.Task) })
-	k := compare(p, c.glimpses, c.ours, c.began)
+	k := compare(p, c.glimpses, c.Projects, c.began)
 	for _, what := range k.noted {
 		c.noted = append(c.noted, Noted{p.Key, what})
 	}

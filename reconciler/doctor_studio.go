@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // testedStudio is the Label Studio that this program is tested with.
@@ -135,7 +136,7 @@ func offersStar(config string) (bool, error) {
 			case "Choices":
 				inside++
 			case "Choice":
-				if inside > 0 && choiceValue(e) == choiceGold {
+				if inside > 0 && choiceValue(e) == ledger.GoldChoice {
 					return true, nil
 				}
 			}

@@ -65,7 +65,7 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 	byProject := map[int64][]int64{}
 	for _, c := range claims {
 		for _, e := range c.Edges {
-			if !t.ours(e.Project) {
+			if !t.Projects.Have(e.Project) {
 				continue
 			}
 			byProject[e.Project] = append(byProject[e.Project], e.Task)
@@ -128,12 +128,6 @@ func (t *Turner) recognise(ctx context.Context, project int64) error {
 		err = errStranger
 	}
 	return err
-}
-
-// ours tells whether a project is one of those that were configured. Tasks of others
-// that were linked before are left out, as if they were not there.
-func (t *Turner) ours(project int64) bool {
-	return len(t.Projects) == 0 || slices.Contains(t.Projects, project)
 }
 
 func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids []int64) {

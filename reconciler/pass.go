@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,11 +72,11 @@ type Passes struct {
 	Hooks       *Hooks                // is told what deliveries must tell too; nil: there are none
 	Metrics     *metrics.Metrics
 	Log         *slog.Logger
-	Incremental cron.Schedule // RECONCILER_DIFF_SCHEDULE
-	Full        cron.Schedule // RECONCILER_FULL_DIFF_SCHEDULE
-	Initial     string        // RECONCILER_INITIAL
-	GroundTruth bool          // RECONCILER_GROUND_TRUTH
-	Projects    []int64       // LABEL_STUDIO_PROJECTS, empty for all
+	Incremental cron.Schedule   // RECONCILER_DIFF_SCHEDULE
+	Full        cron.Schedule   // RECONCILER_FULL_DIFF_SCHEDULE
+	Initial     string          // RECONCILER_INITIAL
+	GroundTruth bool            // RECONCILER_GROUND_TRUTH
+	Projects    ledger.Projects // LABEL_STUDIO_PROJECTS, empty for all
 	Brakes      Brakes
 	Page        int           // RECONCILER_DIFF_PAGE, 0 for DefaultPage
 	Pause       time.Duration // RECONCILER_DIFF_PAUSE
@@ -282,11 +281,6 @@ func (p *Passes) wait(ctx context.Context, next time.Time) {
 		}
 	case <-ctx.Done():
 	}
-}
-
-// ours tells whether a project is one of those that were configured.
-func (p *Passes) ours(project int64) bool {
-	return len(p.Projects) == 0 || slices.Contains(p.Projects, project)
 }
 
 // each goes through projects. One that fails keeps no other from its pass, unless

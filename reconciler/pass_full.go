@@ -239,7 +239,7 @@ func (p *Passes) scope(ctx context.Context, pass ledger.Pass) ([]int64, error) {
 		return nil, err
 	}
 	for id := range known {
-		if p.ours(id) && !slices.Contains(ids, id) {
+		if p.Projects.Have(id) && !slices.Contains(ids, id) {
 			p.tell(ctx, "vanished", fmt.Errorf("project %d is not there any more: its tasks are left as they are", id))
 		}
 	}
@@ -350,7 +350,7 @@ func (p *Passes) finding(pair ledger.Pair, seen map[int64]*glimpse, since time.T
 			}
 		}
 	}
-	c := compare(pair, seen, p.ours, since)
+	c := compare(pair, seen, p.Projects, since)
 	return c.Finding, c.touch || c.Class != "", nil
 }
 

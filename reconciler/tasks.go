@@ -7,15 +7,15 @@ import (
 	"time"
 
 	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 	"github.com/aristotle/reconciler/reconciler/star"
 )
 
-// The keys of a task's meta and the word of an annotation that mean the star.
+// The keys of a task's meta that mean the star, and our stamp's.
 const (
 	metaGold   = "gold_star"
 	metaIsGold = "is_gold_star" // older writers
 	metaStamp  = "reconciler"
-	choiceGold = "gold_star"
 )
 
 // stamp is what we put into a task's meta with every star that we write: a meta
@@ -97,20 +97,9 @@ func writeMeta(read json.RawMessage, gold bool, s stamp, notes *string, now time
 func stars(t *labelstudio.Task, groundTruth bool) star.IDs {
 	var ids []int64
 	for i := range t.Annotations {
-		if a := &t.Annotations[i]; !a.WasCancelled && (saysGold(a) || groundTruth && a.GroundTruth) {
+		if a := &t.Annotations[i]; !a.WasCancelled && (a.Chose(ledger.GoldChoice) || groundTruth && a.GroundTruth) {
 			ids = append(ids, a.ID)
 		}
 	}
 	return star.Set(ids...)
-}
-
-func saysGold(a *labelstudio.Annotation) bool {
-	for _, region := range a.Result {
-		for _, choice := range region.Choices() {
-			if choice == choiceGold {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -39,11 +39,11 @@ type Options struct {
 	Metrics *metrics.Metrics
 	Log     *slog.Logger
 
-	Deadline    time.Duration // LABEL_STUDIO_DEADLINE
-	Initial     string        // RECONCILER_INITIAL
-	GroundTruth bool          // RECONCILER_GROUND_TRUTH
-	Evaluator   *string       // RECONCILER_UNKNOWN_EVALUATOR
-	Projects    []int64       // LABEL_STUDIO_PROJECTS, empty for all
+	Deadline    time.Duration   // LABEL_STUDIO_DEADLINE
+	Initial     string          // RECONCILER_INITIAL
+	GroundTruth bool            // RECONCILER_GROUND_TRUTH
+	Evaluator   *string         // RECONCILER_UNKNOWN_EVALUATOR
+	Projects    ledger.Projects // LABEL_STUDIO_PROJECTS, empty for all
 
 	// Ready is closed when turns may begin. Where a bare VICTORY is to become PENDING
 	// that is when every task is linked: one that is not would have no say.

@@ -129,7 +129,7 @@ func openDiffer(ctx context.Context, cfg *Config, log *slog.Logger, readOnly boo
 		}
 		l.Close()
 	}
-	return &reconciler.Differ{Ledger: l, Studio: studio, Database: db, Projects: cfg.LabelStudioProjects, Initial: string(cfg.Initial),
+	return &reconciler.Differ{Ledger: l, Studio: studio, Database: db, Projects: ledger.Projects(cfg.LabelStudioProjects), Initial: string(cfg.Initial),
 		GroundTruth: cfg.GroundTruth, Brakes: brakes(cfg), Page: int(cfg.DiffPage), Pause: cfg.DiffPause, Log: log}, done, nil
 }
 

@@ -158,7 +158,7 @@ func (d *daemon) openCuration(ctx context.Context) (err error) {
 	cfg := d.cfg
 	d.curation, err = curation.New(ctx, curation.Options{
 		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Guard: d.guard, Examples: d.examples, TrustedProxies: cfg.TrustedProxies,
-		Projects: cfg.LabelStudioProjects, Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Slot: string(cfg.Slot),
+		Projects: ledger.Projects(cfg.LabelStudioProjects), Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Slot: string(cfg.Slot),
 		StudioURL: string(cfg.LabelStudioPublicURL), AristotleURL: string(cfg.AristotleURL), Now: d.now,
 	})
 	return err
@@ -261,7 +261,7 @@ func (d *daemon) assemble() (err error) {
 	d.passes = reconciler.NewPasses(&reconciler.Passes{
 		Ledger: d.ledger, Intake: d.intake, Studio: d.studio, Hooks: d.hooks, Metrics: d.metrics, Log: d.log,
 		Incremental: cfg.DiffSchedule.Schedule, Full: cfg.FullDiffSchedule.Schedule,
-		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: cfg.LabelStudioProjects,
+		Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth, Projects: ledger.Projects(cfg.LabelStudioProjects),
 		Brakes: brakes(cfg),
 		Page:   int(cfg.DiffPage), Pause: cfg.DiffPause, Database: d.studioDatabase, Step: d.passStep,
 	})
@@ -272,7 +272,7 @@ func (d *daemon) assemble() (err error) {
 	d.turner = reconciler.NewTurner(reconciler.Options{
 		Ledger: d.ledger, Studio: d.studio, Metrics: d.metrics, Log: d.log, Step: d.step,
 		Deadline: cfg.LabelStudioDeadline, Initial: string(cfg.Initial), GroundTruth: cfg.GroundTruth,
-		Evaluator: evaluator, Projects: cfg.LabelStudioProjects, Ready: d.passes.Ready(),
+		Evaluator: evaluator, Projects: ledger.Projects(cfg.LabelStudioProjects), Ready: d.passes.Ready(),
 	})
 	d.intake.Wake = d.turner.Wake
 	return nil
@@ -283,7 +283,7 @@ func (d *daemon) run(ctx context.Context) error {
 	defer d.close()
 	g, ctx := errgroup.WithContext(ctx)
 	a := &api.API{Ledger: d.ledger, Metrics: d.metrics, Log: d.log, Guard: d.guard, Secret: d.secret,
-		Initial: string(d.cfg.Initial), Projects: d.cfg.LabelStudioProjects, Examples: d.index.Examples, Version: d.index.Version}
+		Initial: string(d.cfg.Initial), Projects: ledger.Projects(d.cfg.LabelStudioProjects), Examples: d.index.Examples, Version: d.index.Version}
 	g.Go(func() error { return serve(ctx, d.metricsListener, d.observer()) })
 	g.Go(func() error { return serve(ctx, d.apiListener, a.Server()) })
 	g.Go(func() error { return serve(ctx, d.curationListener, d.curation.Server()) })

@@ -22,10 +22,10 @@ type API struct {
 	Ledger   *ledger.Ledger
 	Metrics  *metrics.Metrics
 	Log      *slog.Logger
-	Guard    *auth.Guard  // who may call what; not the webhook, which has Secret
-	Secret   *auth.Secret // RECONCILER_WEBHOOK_SECRET, nil for none
-	Initial  string       // RECONCILER_INITIAL
-	Projects []int64      // LABEL_STUDIO_PROJECTS, empty for all
+	Guard    *auth.Guard     // who may call what; not the webhook, which has Secret
+	Secret   *auth.Secret    // RECONCILER_WEBHOOK_SECRET, nil for none
+	Initial  string          // RECONCILER_INITIAL
+	Projects ledger.Projects // LABEL_STUDIO_PROJECTS, empty for all
 	// Examples and Version are those of [icl.Index].
 	Examples func(context.Context, icl.Query) (icl.Page, error)
 	Version  func(icl.Query) uint64

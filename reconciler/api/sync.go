@@ -139,7 +139,7 @@ func (a *API) verdict(s ledger.Standing) (int, syncAnswer) {
 	if !s.Victory { // somebody took it back meanwhile
 		return http.StatusConflict, notVictory()
 	}
-	s.Tasks = slices.DeleteFunc(s.Tasks, func(t ledger.TaskStanding) bool { return t.Missing || !a.ours(t.Project) })
+	s.Tasks = slices.DeleteFunc(s.Tasks, func(t ledger.TaskStanding) bool { return t.Missing || !a.Projects.Have(t.Project) })
 	if len(s.Tasks) == 0 {
 		return http.StatusNotFound, syncAnswer{Status: "task_not_found",
 			Message: "Label Studio has no task of this conquest. One that is imported later gets the star by itself."}
@@ -159,9 +159,4 @@ func accepted(message string) syncAnswer { return syncAnswer{Status: "accepted",
 
 func notVictory() syncAnswer {
 	return syncAnswer{Status: "not_victory", Message: "The conquest's result is not VICTORY: nothing is starred."}
-}
-
-// ours tells whether a project is one of those that were configured.
-func (a *API) ours(project int64) bool {
-	return len(a.Projects) == 0 || slices.Contains(a.Projects, project)
 }

@@ -217,7 +217,7 @@ func (a *API) linked(ctx context.Context, tasks []named) (int, error) {
 	}
 	var links []ledger.Link
 	for _, t := range tasks {
-		if key := ledger.KeyOf(t.Data); key != "" && a.ours(t.Project) {
+		if key := ledger.KeyOf(t.Data); key != "" && a.Projects.Have(t.Project) {
 			links = append(links, ledger.Link{Task: t.ID, Project: t.Project, Key: key})
 		}
 	}

@@ -35,9 +35,9 @@ type Options struct {
 	Guard          *auth.Guard    // who may come in; without tokens everybody on this machine is its local user
 	TrustedProxies []netip.Prefix // RECONCILER_TRUSTED_PROXIES
 
-	Projects []int64 // LABEL_STUDIO_PROJECTS, empty for all
-	Initial  string  // RECONCILER_INITIAL
-	Slot     string  // RECONCILER_SLOT, for the status page
+	Projects ledger.Projects // LABEL_STUDIO_PROJECTS, empty for all
+	Initial  string          // RECONCILER_INITIAL
+	Slot     string          // RECONCILER_SLOT, for the status page
 
 	GroundTruth bool // RECONCILER_GROUND_TRUTH
 

@@ -118,7 +118,7 @@ func (a *App) readTasks(ctx context.Context, key string) ([]task, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the tasks of %q: %w", key, err)
 	}
-	return slices.DeleteFunc(all, func(t task) bool { return !a.ours(t.Project) }), nil
+	return slices.DeleteFunc(all, func(t task) bool { return !a.Projects.Have(t.Project) }), nil
 }
 
 // taskLink is where a person finds a task in Label Studio.
@@ -166,7 +166,7 @@ func (a *App) notesOf(t *labelstudio.Task, email func(labelstudio.UserRef) strin
 	var all []note
 	for i := range t.Annotations {
 		an := &t.Annotations[i]
-		n := note{ID: an.ID, By: email(an.CompletedBy), At: an.CreatedAt, Gold: saysGold(an) || a.GroundTruth && an.GroundTruth, Cancelled: an.WasCancelled, Response: ledger.Storable(an.Entered(ledger.ResponseControl))}
+		n := note{ID: an.ID, By: email(an.CompletedBy), At: an.CreatedAt, Gold: an.Chose(ledger.GoldChoice) || a.GroundTruth && an.GroundTruth, Cancelled: an.WasCancelled, Response: ledger.Storable(an.Entered(ledger.ResponseControl))}
 		if who := authorOf(an); who != "" && !strings.EqualFold(who, n.By) {
 			n.By, n.As = who, n.By
 		}
@@ -179,16 +179,8 @@ func (a *App) notesOf(t *labelstudio.Task, email func(labelstudio.UserRef) strin
 	return all
 }
 
-// choiceGold is the choice of the label configuration that gives the star, and
-// aboutControl what a correction is about there.
-const (
-	choiceGold   = "gold_star"
-	aboutControl = "model_response"
-)
-
-func saysGold(an *labelstudio.Annotation) bool {
-	return slices.ContainsFunc(an.Result, func(r labelstudio.Region) bool { return slices.Contains(r.Choices(), choiceGold) })
-}
+// aboutControl is what a correction is about in the label configuration.
+const aboutControl = "model_response"
 
 // author is what a correction says of who wrote it where its annotation cannot: that
 // of a person without an account in Label Studio is our user's.

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // pageSize is how many conquests a page of the list has.
@@ -213,9 +215,9 @@ func (q Query) filters(s *sql, who Person) {
 	case syncHeld:
 		s.where(`c.id IN (SELECT key FROM edge WHERE held IS NOT NULL AND missing_since IS NULL)`)
 	case syncStuck:
-		s.where(`c.id IN (SELECT key FROM queue WHERE want_gen > done_gen AND attempts >= %s)`, stuckAfter)
+		s.where(`c.id IN (SELECT key FROM queue WHERE want_gen > done_gen AND attempts >= %s)`, ledger.StuckAfter)
 	case syncUnderWay:
-		s.where(`c.id IN (SELECT key FROM queue WHERE want_gen > done_gen AND attempts < %s)`, stuckAfter)
+		s.where(`c.id IN (SELECT key FROM queue WHERE want_gen > done_gen AND attempts < %s)`, ledger.StuckAfter)
 	case syncNoTask:
 		s.where(`NOT EXISTS (SELECT FROM edge e WHERE e.key = c.id AND e.missing_since IS NULL)`)
 	case syncDone:

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -112,7 +111,7 @@ func (a *App) linkOf(ctx context.Context, task int64) (ledger.Link, error) {
 	// a database that has none left would count as away.
 	err := a.Ledger.Pool().QueryRow(ctx, `SELECT key, project, missing_since IS NOT NULL FROM edge WHERE task_id = $1`, task).Scan(&link.Key, &link.Project, &missing)
 	known := err == nil && !missing
-	if known && !a.ours(link.Project) {
+	if known && !a.Projects.Have(link.Project) {
 		return ledger.Link{}, noTask()
 	}
 	if known || err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -139,14 +138,10 @@ func (a *App) task(ctx context.Context, id int64) (*labelstudio.Task, error) {
 	case err != nil:
 		return nil, &web.Problem{Status: http.StatusServiceUnavailable, After: 5 * time.Second, Err: err,
 			Detail: "Label Studio does not answer, and this task is not known here yet. Nothing was changed; try again in a moment."}
-	case !a.ours(t.Project):
+	case !a.Projects.Have(t.Project):
 		return nil, noTask()
 	}
 	return t, nil
-}
-
-func (a *App) ours(project int64) bool {
-	return len(a.Projects) == 0 || slices.Contains(a.Projects, project)
 }
 
 // click is a person's word on a conquest that they may see.

@@ -5,11 +5,8 @@ import (
 	"time"
 
 	"github.com/aristotle/reconciler/aristotle"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
-
-// stuckAfter is how many failures in a row make a key one that a person should look
-// at, as everywhere.
-const stuckAfter = 8
 
 // syncState is how a conquest stands between the two sides.
 type syncState string
@@ -85,7 +82,7 @@ func (c Conquest) Sync() syncState {
 	switch {
 	case c.Held:
 		return syncHeld
-	case c.Dirty && c.Attempts >= stuckAfter:
+	case c.Dirty && c.Attempts >= ledger.StuckAfter:
 		return syncStuck
 	case c.Dirty:
 		return syncUnderWay

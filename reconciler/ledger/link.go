@@ -6,12 +6,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// Projects are the projects that were configured, LABEL_STUDIO_PROJECTS; none for all.
+type Projects []int64
+
+// Have tells whether a project is one of them.
+func (p Projects) Have(project int64) bool { return len(p) == 0 || slices.Contains(p, project) }
 
 // KeyOf reads the conquest that a task belongs to from the task's data: under
 // "conquest_id", or "id" where older importers left it. "" where it names none.

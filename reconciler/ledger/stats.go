@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// stuckAfter is how many failures in a row make a key one that a person should look at.
-const stuckAfter = 8
+// StuckAfter is how many failures in a row make a key one that a person should look at.
+const StuckAfter = 8
 
 // Stats is the queue as a whole.
 type Stats struct {
@@ -16,7 +16,7 @@ type Stats struct {
 	OldestToStudio, OldestToAristotle float64
 }
 
-// statsSQL counts the queue: $1 is stuckAfter.
+// statsSQL counts the queue: $1 is StuckAfter.
 const statsSQL = `SELECT
 			count(*) FILTER (WHERE NOT running AND NOT stuck AND run_after <= now()),
 			count(*) FILTER (WHERE NOT running AND NOT stuck AND run_after > now()),
@@ -34,7 +34,7 @@ func (s *Stats) fields() []any {
 
 // Stats counts the queue. It reads dirty keys only.
 func (l *Ledger) Stats(ctx context.Context) (s Stats, err error) {
-	if err := l.pool.QueryRow(ctx, statsSQL, stuckAfter).Scan(s.fields()...); err != nil {
+	if err := l.pool.QueryRow(ctx, statsSQL, StuckAfter).Scan(s.fields()...); err != nil {
 		return Stats{}, fmt.Errorf("count the queue: %w", err)
 	}
 	return s, nil
@@ -69,7 +69,7 @@ func (l *Ledger) Slot(ctx context.Context, name string) (s Slot, err error) {
 
 // StatsAndSlot are both in one statement, for who asks again and again.
 func (l *Ledger) StatsAndSlot(ctx context.Context, name string) (stats Stats, slot Slot, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT * FROM (`+statsSQL+`) AS stats, (`+fmt.Sprintf(slotSQL, "$2")+`) AS slot`, stuckAfter, name).
+	err = l.pool.QueryRow(ctx, `SELECT * FROM (`+statsSQL+`) AS stats, (`+fmt.Sprintf(slotSQL, "$2")+`) AS slot`, StuckAfter, name).
 		Scan(append(stats.fields(), slot.fields()...)...)
 	if err != nil {
 		return Stats{}, Slot{}, fmt.Errorf("count the queue and look at slot %q: %w", name, err)

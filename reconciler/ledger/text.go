@@ -24,8 +24,11 @@ type Text struct {
 }
 
 // ResponseControl is the control of the label configuration where a person writes a
-// better response.
-const ResponseControl = "response"
+// better response, and GoldChoice the choice that gives the star.
+const (
+	ResponseControl = "response"
+	GoldChoice      = "gold_star"
+)
 
 // MaxText is above what a model takes in, in bytes. A text that is longer is no part of
 // an example, and counts as none.

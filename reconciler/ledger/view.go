@@ -124,7 +124,7 @@ type Stuck struct {
 // no more than limit.
 func (l *Ledger) Stuck(ctx context.Context, limit int) ([]Stuck, error) {
 	rows, err := l.pool.Query(ctx, `SELECT key, since, attempts, run_after, last_error FROM queue
-		WHERE want_gen > done_gen AND attempts >= $1 ORDER BY since, key LIMIT $2`, stuckAfter, limit)
+		WHERE want_gen > done_gen AND attempts >= $1 ORDER BY since, key LIMIT $2`, StuckAfter, limit)
 	if err == nil {
 		var stuck []Stuck
 		if stuck, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Stuck]); err == nil {
