@@ -77,8 +77,8 @@ type Config struct {
 	MaxRetained int64
 
 	// CheckEvery is how often the publication is looked at while streaming, on a connection of its own, where anything was written since;
-	// default 15 s. A missing
-	// publication makes PostgreSQL 18, and a table that was taken out makes every version, leave changes out without an error.
+	// default 15 s. A missing publication makes PostgreSQL 18, and a table that was taken out makes every version, leave changes out
+	// without an error.
 	CheckEvery time.Duration
 }
 
@@ -136,10 +136,11 @@ type Listener struct {
 	tries int   // connections that an error ended since the last stream
 }
 
+// status is what Stats tells of the connection; one is never changed, but replaced.
 type status struct {
 	connected bool
-	text      string
-	err       error
+	text      string // in a few words, for people
+	err       error  // what ended the last connection, or Handle failed with; nil: neither
 }
 
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)

@@ -67,7 +67,7 @@ func (v *visit) slot(ctx context.Context) (fact string, findings []Finding, err 
 	}
 	switch {
 	case s.status == "lost":
-		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is lost%s", v.Slot, s.because()),
+		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is lost%s", v.Slot, s.whyLost()),
 			"It fell too far behind, or was invalidated. The daemon makes a new one by itself and compares every row.",
 			"Start the daemon: reconciler run. Let it not be away so long, or raise max_slot_wal_keep_size."})
 	case s.status == "unreserved":
@@ -80,8 +80,8 @@ func (v *visit) slot(ctx context.Context) (fact string, findings []Finding, err 
 	return fmt.Sprintf("%s: %s, %s behind%s; %d free", v.Slot, s.status, story.Size(float64(s.retained)), reader, free), append(findings, stranger...), err
 }
 
-// because is why a slot was lost, where the version tells.
-func (s slotLook) because() string {
+// whyLost is why a slot was lost, where the version tells.
+func (s slotLook) whyLost() string {
 	if s.reason == "" {
 		return ""
 	}

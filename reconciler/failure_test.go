@@ -225,8 +225,11 @@ func TestPatchWaitsTooLong(t *testing.T) {
 	r.contacted()
 	arrived, release := make(chan struct{}), make(chan struct{})
 	var patched atomic.Int64
+	var read sync.Once
 	r.studio.Faults(func(q *http.Request) studio.Fault {
-		if q.Method == http.MethodPatch && strings.HasSuffix(q.URL.Path, fmt.Sprintf("/%d/", r.tasks[1])) {
+		if q.Method == http.MethodGet {
+			read.Do(func() { time.AfterFunc(4*time.Second, func() { close(release) }) }) // more than the three that a read may be old
+		} else if q.Method == http.MethodPatch && strings.HasSuffix(q.URL.Path, fmt.Sprintf("/%d/", r.tasks[1])) {
 			close(arrived)
 			<-release
 		} else if q.Method == http.MethodPatch {
@@ -247,7 +250,6 @@ func TestPatchWaitsTooLong(t *testing.T) {
 	if err != nil || len(claims) != 1 {
 		t.Fatal(claims, err)
 	}
-	time.AfterFunc(4*time.Second, func() { close(release) }) // more than the three that a read may be old
 	if err := r.turner(r.client).Turn(t.Context(), claims); err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 	if len(s.tasks) > 0 {
 		follow(&t.pace.read, time.Since(start))
 	}
-	t.meet(ctx, s)
+	t.learnPeople(ctx, s)
 	return s
 }
 
@@ -192,8 +192,8 @@ func (s *sights) add(task labelstudio.Task, at time.Time) {
 	s.tasks[task.ID] = sight{Task: task, at: at}
 }
 
-// meet learns who wrote the stars that were seen, before any lock is taken.
-func (t *Turner) meet(ctx context.Context, s *sights) {
+// learnPeople learns who wrote the stars that were seen, before any lock is taken.
+func (t *Turner) learnPeople(ctx context.Context, s *sights) {
 	var refs []labelstudio.UserRef
 	for _, task := range s.tasks {
 		for _, a := range task.Annotations {

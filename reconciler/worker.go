@@ -208,8 +208,8 @@ func (t *Turner) wait(ctx context.Context) {
 	}
 }
 
-// sooner notes that a key will be due in so long.
-func (t *Turner) sooner(wait time.Duration) {
+// dueIn notes that a key will be due in so long.
+func (t *Turner) dueIn(wait time.Duration) {
 	if at := time.Now().Add(wait); at.Before(t.next) {
 		t.next = at
 	}
@@ -231,7 +231,7 @@ func (t *Turner) ended(ctx context.Context, ends []ledger.End) {
 		}
 		for _, seconds := range []*float64{e.Wait, e.Look} {
 			if seconds != nil {
-				t.sooner(time.Duration(*seconds*float64(time.Second)) + dueSlack)
+				t.dueIn(time.Duration(*seconds*float64(time.Second)) + dueSlack)
 			}
 		}
 	}

@@ -134,19 +134,16 @@ func (p *tab) js(expression string) string {
 // until waits until an expression is true. Between two pages there is nothing to ask.
 func (p *tab) until(expression string) {
 	p.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; {
+	for begin := time.Now(); ; askAgain(begin) {
 		ctx, cancel := context.WithTimeout(p.ctx, patience)
 		yes, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`Boolean(`+expression+`)`))
 		cancel()
 		if err == nil && yes {
 			return
 		}
-		if time.Now().After(deadline) {
+		if time.Since(begin) > patience {
 			p.Fatalf("not so after %s: %s (%v)\nthe page is %s", patience, expression, err, p.where())
 		}
-		<-tick.C
 	}
 }
 

@@ -151,7 +151,6 @@ func TestSignals(t *testing.T) {
 	if p.ended() {
 		t.Error("the daemon did not wait for its PATCH")
 	}
-	begin := time.Now()
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
@@ -160,15 +159,15 @@ func TestSignals(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("a second signal does not end it")
 	}
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("a second signal ended it after %v", took)
+	if w, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !w.Signaled() || w.Signal() != syscall.SIGINT {
+		t.Errorf("it was not the second signal that ended it: %v", p.cmd.ProcessState)
 	}
 	ls.Faults(nil)
 	p = s.start()
 	s.wantStar(task, true)
 	s.wantEqual()
-	begin = time.Now()
-	if status := p.stop(); status != 0 || time.Since(begin) > 10*time.Second {
+	begin := time.Now()
+	if status := p.stop(); status != 0 || time.Since(begin) > 30*time.Second { // "within seconds", on a busy machine too
 		t.Errorf("status %d after %v", status, time.Since(begin))
 	}
 }

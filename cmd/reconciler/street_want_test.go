@@ -12,19 +12,20 @@ import (
 // eventually waits until what says "": asking again is all there is, on systems that tell nobody when they are done.
 func (s *street) eventually(what func() string) {
 	s.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(patience)
-	for {
+	for begin := time.Now(); ; askAgain(begin) {
 		why := what()
 		if why == "" {
 			return
 		}
-		if time.Now().After(deadline) {
+		if time.Since(begin) > patience {
 			s.Fatalf("after %s: %s", patience, why)
 		}
-		<-tick.C
 	}
+}
+
+// askAgain lets a tenth of the time pass that was waited since begin: many wait at once, and what they wait for needs the machine.
+func askAgain(begin time.Time) {
+	<-time.After(min(max(time.Since(begin)/10, 10*time.Millisecond), 250*time.Millisecond))
 }
 
 // zero waits until a query counts nothing; the query's second column says what it counts.

@@ -190,11 +190,17 @@ func TestWebhookBesideSlowOnes(t *testing.T) {
 	}
 	for i := range 100 {
 		body := fmt.Sprintf(`{"action": "ANNOTATION_CREATED", "annotation": {"id": %d}, "task": {"id": %d, "project": %d, "data": {"conquest_id": "row"}}}`, i+1, task, s.projects[0])
-		start := time.Now()
-		status, answer := s.deliver(p, delivery{body: strings.NewReader(body)})
-		if took := time.Since(start); status != 200 || took > impatience {
-			t.Fatalf("delivery %d: %d %s after %s", i, status, answer, took)
-		}
+		s.eventually(func() string {
+			start := time.Now()
+			status, answer := s.deliver(p, delivery{body: strings.NewReader(body)})
+			if strings.Contains(answer, "The database is away") {
+				return answer // it was too busy to commit in time
+			}
+			if took := time.Since(start); status != 200 || took > impatience {
+				t.Fatalf("delivery %d: %d %s after %s", i, status, answer, took)
+			}
+			return ""
+		})
 	}
 	ls.Faults(nil)
 	s.wantStar(task, true)

@@ -94,8 +94,8 @@ func (a *App) editTask(ctx context.Context, id int64, who Person) (*editPage, er
 // nothing else to show.
 const saveLimit = 20 * time.Second
 
-// meet reads what others have written on the task by now, and whose annotation comes to it.
-func (a *App) meet(ctx context.Context, p *editPage, who Person) error {
+// seeOthers reads what others have written on the task by now, and whose annotation comes to it.
+func (a *App) seeOthers(ctx context.Context, p *editPage, who Person) error {
 	t, err := a.Studio.Task(ctx, p.Task)
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (a *App) showEditor(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := a.studio.ask(r.Context(), func(ctx context.Context) error { return a.meet(ctx, p, who) }); err != nil {
+	if err := a.studio.ask(r.Context(), func(ctx context.Context) error { return a.seeOthers(ctx, p, who) }); err != nil {
 		if labelstudio.IsNotFound(err) {
 			return noTask()
 		}
@@ -210,7 +210,7 @@ func (a *App) saveResponse(w http.ResponseWriter, r *http.Request) error {
 // compareAgain is for a page that saves nothing. In a conflict it shows what differs from
 // the other's text, as the page did that told of it.
 func (a *App) compareAgain(ctx context.Context, p *editPage, who Person) (status int) {
-	err := a.studio.ask(ctx, func(ctx context.Context) error { return a.meet(ctx, p, who) })
+	err := a.studio.ask(ctx, func(ctx context.Context) error { return a.seeOthers(ctx, p, who) })
 	switch {
 	case !p.Conflict: // where nobody answers the page says so at the latest when it has saved
 	case err != nil:
@@ -243,7 +243,7 @@ func (a *App) save(ctx context.Context, p *editPage, who Person) (status int, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, saveLimit)
 	defer cancel()
-	switch err := a.meet(ctx, p, who); {
+	switch err := a.seeOthers(ctx, p, who); {
 	case labelstudio.IsNotFound(err):
 		p.Problem = "This task is not in Label Studio any more. Copy your text before you leave this page."
 		return http.StatusConflict, nil

@@ -163,6 +163,7 @@ func TestClickWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer tx.Rollback(context.WithoutCancel(t.Context())) // or the pool never closes
 	if _, err := tx.Exec(t.Context(), `UPDATE public."Conquest" SET result = 'NEUTRAL'`); err != nil {
 		t.Fatal(err)
 	}

@@ -43,13 +43,14 @@ type Held struct {
 	At    *time.Time `json:"at,omitempty"`  // and when
 }
 
-// EnqueueTasks makes the keys of tasks dirty, and returns how many.
+// EnqueueTasks makes the keys of tasks dirty, and returns how many keys.
 func (l *Ledger) EnqueueTasks(ctx context.Context, tasks []int64, from Source) (int, error) {
 	return l.enqueueWhere(ctx, `task_id = ANY($1)`, tasks, from)
 }
 
 // EnqueueAnnotations makes the keys dirty whose tasks had one of these annotations
-// as a star when we last looked. Others change nothing by going away.
+// as a star when we last looked, and returns how many keys. Others change nothing by
+// going away.
 func (l *Ledger) EnqueueAnnotations(ctx context.Context, annotations []int64, from Source) (int, error) {
 	return l.enqueueWhere(ctx, `base && $1`, annotations, from)
 }

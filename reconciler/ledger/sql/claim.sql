@@ -1,4 +1,5 @@
--- S1 of many keys in one statement: $1 how many dirty keys, $2 how many looks, $3 lease.
+-- S1 of many keys in one statement: $1 how many dirty keys, $2 how many looks, $3 lease,
+-- $4 how long it is believed that a conquest has no task.
 -- claim grows before any state is read, and want_gen is noted here: a trigger that
 -- comes later leaves the key dirty. Whether an intent is alive is looked at here
 -- too, before the tasks are read; S3 believes it only of this very attempt, since

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
+	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
 	"github.com/aristotle/reconciler/labelstudio"
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
+	"github.com/aristotle/reconciler/labelstudio/sandbox/lstest"
 )
 
 var (
@@ -71,14 +73,21 @@ func (k *loopKey) has(place string) bool {
 // of those it is known to the last bit what must become.
 const loopKeys = 24
 
-func testKillLoop(t *testing.T, side studioSide, real *studio.Real) {
+// TestKillLoop has a Label Studio of its own, since it kills it. It is the longest test, and mostly waits: for deadlines, and for the looks after a PATCH.
+// go test starts tests in the order of their files' names, so this file has a name that comes early.
+func TestKillLoop(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("-short leaves the real Label Studio out")
+	}
 	seed := *killSeed
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
-	t.Logf("go test ./cmd/reconciler -run TestRealStreet/kills -kills %d -kills.seed %d", *killCount, seed)
+	t.Logf("go test ./cmd/reconciler -run TestKillLoop -kills %d -kills.seed %d", *killCount, seed)
+	real := lstest.Real(t, pgtest.Shared(t).URL())
 	server, cfg := ownServer(t, sandbox.Options{})
-	l := &killLoop{street: pave(t, cfg, side), server: server, real: real, chance: rand.New(rand.NewPCG(seed, 0))}
+	l := &killLoop{street: pave(t, cfg, hire(t, real)), server: server, real: real, chance: rand.New(rand.NewPCG(seed, 0))}
 	l.env = append(l.env, shortDeadline)
 	l.settleIn()
 	ctx, stop := context.WithCancel(t.Context())
