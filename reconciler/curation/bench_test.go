@@ -121,6 +121,8 @@ func BenchmarkList(b *testing.B) {
 				start := time.Now()
 				get(b, s.URL+at)
 				took = append(took, time.Since(start))
+				for strings.Contains(get(b, s.URL+at), "data-again") { // what is counted after one list is not to slow the next
+				}
 			}
 			slices.Sort(took)
 			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
