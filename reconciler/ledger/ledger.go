@@ -82,6 +82,17 @@ func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Co
 	return &Ledger{pool: pool, schema: schema}, nil
 }
 
+// untilWeEnd makes a session end when we do, and not before. Whoever loses the network, or its machine, says no goodbye: the server has to
+// ask, after seconds instead of its system's two hours, or what we hold stays held: the lead of all replicas. A session that is to wait, as
+// that of the lead does, is not idle.
+var untilWeEnd = map[string]string{
+	"tcp_keepalives_idle":     "15", // seconds; these four are not for sockets of the same machine, which end with us
+	"tcp_keepalives_interval": "5",
+	"tcp_keepalives_count":    "4",
+	"tcp_user_timeout":        ms(35 * time.Second), // where an answer is under way nothing is asked
+	"idle_session_timeout":    "0",
+}
+
 // ConnectTimeout bounds a login at one host of a URL that sets no connect_timeout: a host that has lost its power refuses nothing, and the
 // next one must have its turn.
 const ConnectTimeout = 5 * time.Second
@@ -101,6 +112,7 @@ func NewPool(ctx context.Context, url, schema string, settings map[string]string
 	session["search_path"] = pgx.Identifier{schema}.Sanitize()
 	session["timezone"] = "UTC"
 	session["jit"] = "off"
+	maps.Copy(session, untilWeEnd)
 	for _, c := range configure {
 		c(conf)
 	}

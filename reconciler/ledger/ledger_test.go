@@ -2,12 +2,14 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
@@ -325,6 +327,50 @@ func TestLead(t *testing.T) {
 	}
 	endLead(t, l)
 	<-led
+}
+
+// TestLeadIsKept: no rule for sessions that are idle takes the lead away.
+func TestLeadIsKept(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET idle_session_timeout = 200', current_database()); END $$`)
+	l.pool.Reset() // what is connected knows it not
+	leading := make(chan struct{}, 1)
+	led := make(chan error)
+	go func() { led <- l.Lead(t.Context(), slog.New(slog.DiscardHandler), leader(leading)) }()
+	<-leading
+	for range 2 { // those who began to be idle later
+		conn, err := pgx.Connect(t.Context(), l.pool.Config().ConnString())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var pg *pgconn.PgError
+		if _, err = conn.WaitForNotification(t.Context()); !errors.As(err, &pg) || pg.Code != "57P05" {
+			t.Fatalf("another idle session ends with %v", err)
+		}
+	}
+	endLead(t, l)
+	if err := <-led; err == nil {
+		t.Error("it led until something else")
+	}
+}
+
+// TestSilentPeer: the server asks a peer that says nothing whether it is there: its machine may have lost power while it led.
+func TestSilentPeer(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	got := map[string]string{}
+	for name := range untilWeEnd {
+		var value string
+		if err := l.pool.QueryRow(t.Context(), `SELECT setting FROM pg_settings WHERE name = $1 AND inet_client_addr() IS NOT NULL`, name).Scan(&value); err != nil {
+			t.Fatal(err)
+		}
+		got[name] = value // for a socket, what it really has
+	}
+	want := map[string]string{"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "4", "tcp_user_timeout": "35000", "idle_session_timeout": "0"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // endLead ends the session that leads, which everybody must find alike.
