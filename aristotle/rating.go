@@ -102,7 +102,7 @@ func (r *Rating) place(at *Place) (news bool) {
 		return false
 	}
 	if r.Task == nil || *r.Task != at.Task {
-		r.Task, news = &at.Task, true
+		r.Task, r.Annotation, news = &at.Task, nil, true // an annotation belongs to its task
 	}
 	if at.Annotation != 0 && (r.Annotation == nil || *r.Annotation != at.Annotation) {
 		r.Annotation, news = &at.Annotation, true

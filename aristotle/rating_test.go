@@ -38,7 +38,7 @@ func TestRate(t *testing.T) {
 		"taken away, ids stay":    {false, &Place{Task: 1}, []Rating{placed(rating("a", true, &five, day(1)), &task, &note)}, []Rating{placed(rating("a", false, &five, day(1)), &task, &note)}},
 		"a task to fill in":       {true, &Place{Task: 7, Fill: true}, []Rating{rating("a", true, &five, day(1))}, []Rating{placed(rating("a", true, &five, day(1)), &task, nil)}},
 		"a task that stays":       {true, &Place{Task: 8, Fill: true}, []Rating{placed(rating("a", true, &five, day(1)), &task, nil)}, nil},
-		"starred on another task": {true, &Place{Task: 7}, []Rating{placed(rating("a", true, &five, day(1)), &note, &note)}, []Rating{placed(rating("a", true, &five, day(1)), &task, &note)}},
+		"starred on another task": {true, &Place{Task: 7}, []Rating{placed(rating("a", true, &five, day(1)), &note, &note)}, []Rating{placed(rating("a", true, &five, day(1)), &task, nil)}},
 	} {
 		got := Rate(c, test.gold, test.at, test.all)
 		if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(Rating{}), cmpopts.EquateEmpty()); diff != "" {
