@@ -23,7 +23,7 @@ const (
 	maxErrorBody   = 64 << 10
 )
 
-// Operation names what an HTTP exchange was for: the label of metrics. [Operations] lists all of them.
+// Operation names what an HTTP exchange was for: the label of metrics.
 type Operation string
 
 // The operations.
@@ -52,16 +52,6 @@ const (
 	OpWebhookUpdate    Operation = "webhook_update"
 	OpWebhookDelete    Operation = "webhook_delete"
 )
-
-// Operations returns every operation there is.
-func Operations() []Operation {
-	return []Operation{
-		OpVersion, OpWhoami, OpUsers, OpTokenRefresh, OpProjects, OpProjectCreate, OpProjectUpdate, OpProjectDelete,
-		OpTask, OpTasksByID, OpTasksFind, OpTasksAfter, OpTasksChanged, OpTaskPatch, OpTaskDelete, OpTasksImport,
-		OpAnnotationCreate, OpAnnotationUpdate, OpAnnotationDelete,
-		OpWebhooks, OpWebhookCreate, OpWebhookUpdate, OpWebhookDelete,
-	}
-}
 
 // call is one request to make. The zero limit is that of a read for GET and of a write otherwise.
 type call struct {

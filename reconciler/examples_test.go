@@ -51,7 +51,7 @@ func newExampleRig(t testing.TB, ratings int) *exampleRig {
 		r.intake.Examples = src
 	}
 	r.stream = func() func() {
-		l, err := cdc.New(cdc.Config{URL: r.url, Slot: slot, Publication: "reconciler", Handle: r.intake.Stream, OnSlotCreated: r.intake.All, Log: slog.New(slog.DiscardHandler)})
+		l, err := cdc.New(cdc.Config{URL: r.url, Slot: slot, Publication: "reconciler", Handle: r.intake.Stream, OnSlotCreated: func(ctx context.Context) error { return r.intake.Stream(ctx, anyRow) }, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -81,12 +80,6 @@ func (in *Intake) rows(ctx context.Context, b cdc.Batch) error {
 
 // manyKeys is where a batch is worth two connections.
 const manyKeys = 1000
-
-// All compares every row with its hub, since news of some were lost. A change that
-// comes while it runs is in the stream.
-func (in *Intake) All(ctx context.Context) error {
-	return errors.Join(in.examplesLost(ctx), in.all(ctx, nil))
-}
 
 // examplesLost tells that any example may have changed.
 func (in *Intake) examplesLost(ctx context.Context) error {

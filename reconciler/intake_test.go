@@ -72,7 +72,7 @@ func TestProjectsNarrowed(t *testing.T) {
 	r := newRig(t, 1, studio.Delays{})
 	r.settled()
 	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
-	if err := r.intake.All(t.Context()); err != nil {
+	if err := r.intake.Stream(t.Context(), anyRow); err != nil {
 		t.Fatal(err)
 	}
 	claims, err := r.ledger.Claim(t.Context(), 10, 10)

@@ -117,13 +117,16 @@ func (r *rig) moveTo(url, token string) {
 	}
 }
 
+// anyRow says that any row may have changed.
+var anyRow = cdc.Batch{Truncated: []string{reconciler.TableConquest}}
+
 // settled links every task and makes a turn of every key, as after a first full pass.
 func (r *rig) settled() {
 	r.Helper()
 	r.exec(`INSERT INTO reconciler.project (id, full_at, watermark) VALUES ($1, now(), now())`, r.project)
 	r.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun) SELECT t, 'c' || (i - 1), $2, 'union' FROM unnest($1::bigint[]) WITH ORDINALITY u(t, i)`,
 		r.tasks, r.project)
-	if err := r.intake.All(r.Context()); err != nil {
+	if err := r.intake.Stream(r.Context(), anyRow); err != nil {
 		r.Fatal(err)
 	}
 	for t := r.turner(r.client); ; {
