@@ -489,31 +489,62 @@ func (l *killLoop) trace(k *loopKey) (text string) {
 	return text
 }
 
-// judge compares a key at rest with what people did. Where they did it in one place, or said the same in several, that is what must be. Where they
-// said different things in several places either may be: nobody can tell from outside who had seen what.
-func (l *killLoop) judge(k *loopKey) {
-	var gold bool
-	if err := l.db.QueryRow(l.Context(), `SELECT result = 'VICTORY' FROM "Conquest" WHERE id = $1`, k.key).Scan(&gold); err != nil {
-		l.Fatal(err)
-	}
+// becomes says what a key's value at rest makes of what people did. Where they did it in one place, or said the same in several, that is what must
+// be. Where they said different things in several places either may be: nobody can tell from outside who had seen what.
+func (k *loopKey) becomes(gold bool) string {
 	values := map[bool]bool{}
 	for _, v := range k.said {
 		values[v] = true
 	}
 	switch {
-	case len(k.said) == 0 && gold != k.before:
-		what := "invented"
-		if k.edited {
-			what = "undone" // there are two values: it is what it was before somebody's edit
-			l.undone++
-		} else {
-			l.invented++
-		}
-		l.Errorf("%s became VICTORY: %v, and nobody did that: %s\n%s", k.key, gold, what, l.trace(k))
+	case len(values) == 0 && gold != k.before && k.edited:
+		return "undone" // there are two values: it is what it was before somebody's edit
+	case len(values) == 0 && gold != k.before:
+		return "invented"
 	case len(values) == 1 && !values[gold]:
-		l.lost++
-		l.Errorf("%s is VICTORY: %v (before: %v), and people said %v\n%s", k.key, gold, k.before, k.said, l.trace(k))
+		return "lost"
 	case len(values) == 2:
+		return "conflict"
+	}
+	return ""
+}
+
+// TestKillLoopJudges: what the loop counts is counted when it happens.
+func TestKillLoopJudges(t *testing.T) {
+	for _, test := range []struct {
+		want         string
+		before, gold bool
+		edited       bool
+		said         map[string]bool
+	}{
+		{"", false, false, false, nil},
+		{"", true, true, true, nil},
+		{"invented", false, true, false, nil},
+		{"undone", true, false, true, nil},
+		{"", false, true, false, map[string]bool{"row": true}},
+		{"", false, true, true, map[string]bool{"row": true, "meta 1": true}},
+		{"lost", false, false, false, map[string]bool{"row": true}},
+		{"lost", true, true, true, map[string]bool{"note 1": false, "meta 1": false}},
+		{"conflict", true, true, true, map[string]bool{"row": false, "meta 1": true}},
+	} {
+		k := loopKey{before: test.before, edited: test.edited, said: test.said}
+		if got := k.becomes(test.gold); got != test.want {
+			t.Errorf("%+v: %q", test, got)
+		}
+	}
+}
+
+// judge compares a key at rest with what people did.
+func (l *killLoop) judge(k *loopKey) {
+	var gold bool
+	if err := l.db.QueryRow(l.Context(), `SELECT result = 'VICTORY' FROM "Conquest" WHERE id = $1`, k.key).Scan(&gold); err != nil {
+		l.Fatal(err)
+	}
+	switch becomes := k.becomes(gold); becomes {
+	case "invented", "undone", "lost":
+		*map[string]*int{"invented": &l.invented, "undone": &l.undone, "lost": &l.lost}[becomes]++
+		l.Errorf("%s: %s is VICTORY: %v (before: %v), and people said %v\n%s", becomes, k.key, gold, k.before, k.said, l.trace(k))
+	case "conflict":
 		l.conflicts++
 	}
 	k.before, k.edited, k.said = gold, k.edited || len(k.said) > 0, map[string]bool{}
