@@ -51,7 +51,6 @@ type Decision struct {
 	Hub      Hub
 	Edges    []Outcome // as the looks came, in task order
 	Speaker  int       // the edge whose word the hub followed last, -1 for none
-	Dirty    bool      // an edge waits or was not read: this pass is no success
 	Conflict bool      // two unseen edits disagree, or a first contact is held
 }
 
@@ -71,7 +70,6 @@ func Decide(row Result, hub Hub, looks []Look) Decision {
 			d.Speaker = i
 		}
 		d.Conflict = d.Conflict || o.Held || o.contradicts
-		d.Dirty = d.Dirty || o.Open || l.Sight == Waiting || l.Sight == Unread
 	}
 	for i := range d.Edges {
 		d.Edges[i].follow(looks[i].Sight, d.Hub.D)

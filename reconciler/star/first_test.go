@@ -21,11 +21,10 @@ type verdict struct {
 	D     bool
 	N     int64
 	Edges []string
-	Dirty bool
 }
 
 func of(d Decision) verdict {
-	v := verdict{D: d.Hub.D, N: d.Hub.N, Dirty: d.Dirty}
+	v := verdict{D: d.Hub.D, N: d.Hub.N}
 	for _, o := range d.Edges {
 		what := "same"
 		switch {
@@ -53,25 +52,25 @@ func TestFirstContact(t *testing.T) {
 		looks []Look
 		want  verdict
 	}{
-		"aristotle: a star is taken away":                  {Pending, fresh, []Look{task(1, Aristotle, Yes, Seen)}, verdict{false, 0, []string{"unstar"}, false}},
-		"aristotle: a VICTORY is starred":                  {Victory, fresh, []Look{task(1, Aristotle, No, Seen)}, verdict{true, 0, []string{"star"}, false}},
-		"hold: a star waits":                               {Pending, fresh, []Look{task(1, Hold, Yes, Seen)}, verdict{false, 0, []string{"held"}, false}},
-		"hold: a VICTORY waits":                            {Victory, fresh, []Look{task(1, Hold, No, Seen)}, verdict{true, 0, []string{"held"}, false}},
-		"hold: both agree":                                 {Victory, fresh, []Look{task(1, Hold, Yes, Seen)}, verdict{true, 0, []string{"same"}, false}},
-		"labelstudio: a bare VICTORY is none":              {Victory, fresh, []Look{task(1, LabelStudio, No, Seen)}, verdict{false, 1, []string{"same"}, false}},
-		"labelstudio: a star on a DEFEAT counts":           {Other, fresh, []Look{task(1, LabelStudio, Yes, Seen)}, verdict{true, 1, []string{"same"}, false}},
-		"labelstudio: one of two stars":                    {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, Yes, Seen)}, verdict{true, 0, []string{"star", "same"}, false}},
-		"labelstudio: none of two":                         {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Seen)}, verdict{false, 1, []string{"same", "same"}, false}},
-		"labelstudio: the other is not read yet":           {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Unread)}, verdict{true, 0, []string{"open", "same"}, true}},
-		"labelstudio: the other is missing":                {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Missing)}, verdict{true, 0, []string{"star", "same"}, false}},
-		"labelstudio: the other is known":                  {Victory, Hub{Known: true, D: true}, []Look{task(1, LabelStudio, No, Seen), known(2, true, Yes)}, verdict{true, 0, []string{"star", "same"}, false}},
-		"labelstudio: the hub has changed":                 {Other, changed, []Look{task(1, LabelStudio, Yes, Seen)}, verdict{false, 3, []string{"held"}, false}},
-		"union: the second star of two is on a new word":   {Pending, fresh, []Look{task(1, Union, No, Seen), task(2, Union, Yes, Seen)}, verdict{true, 1, []string{"star", "same"}, false}},
-		"an unread task stops no other":                    {Victory, Hub{Known: true}, []Look{known(1, false, No), {Edge: Edge{Task: 2}, Sight: Unread}}, verdict{true, 1, []string{"star", "same"}, true}},
-		"a missing task is left out":                       {Victory, Hub{Known: true}, []Look{{Edge: Edge{Task: 1}, Sight: Missing}}, verdict{true, 1, []string{"same"}, false}},
-		"a star on one task stars the other":               {Pending, Hub{Known: true}, []Look{known(1, false, Yes), known(2, false, No)}, verdict{true, 1, []string{"same", "star"}, false}},
-		"no task at all: the hub follows the row":          {Victory, Hub{Known: true}, nil, verdict{true, 1, nil, false}},
-		"a person's later word on the other task prevails": {Pending, Hub{Known: true, D: true, N: 1}, []Look{known(1, false, Yes), known(2, true, Yes)}, verdict{true, 3, []string{"same", "same"}, false}},
+		"aristotle: a star is taken away":                  {Pending, fresh, []Look{task(1, Aristotle, Yes, Seen)}, verdict{false, 0, []string{"unstar"}}},
+		"aristotle: a VICTORY is starred":                  {Victory, fresh, []Look{task(1, Aristotle, No, Seen)}, verdict{true, 0, []string{"star"}}},
+		"hold: a star waits":                               {Pending, fresh, []Look{task(1, Hold, Yes, Seen)}, verdict{false, 0, []string{"held"}}},
+		"hold: a VICTORY waits":                            {Victory, fresh, []Look{task(1, Hold, No, Seen)}, verdict{true, 0, []string{"held"}}},
+		"hold: both agree":                                 {Victory, fresh, []Look{task(1, Hold, Yes, Seen)}, verdict{true, 0, []string{"same"}}},
+		"labelstudio: a bare VICTORY is none":              {Victory, fresh, []Look{task(1, LabelStudio, No, Seen)}, verdict{false, 1, []string{"same"}}},
+		"labelstudio: a star on a DEFEAT counts":           {Other, fresh, []Look{task(1, LabelStudio, Yes, Seen)}, verdict{true, 1, []string{"same"}}},
+		"labelstudio: one of two stars":                    {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, Yes, Seen)}, verdict{true, 0, []string{"star", "same"}}},
+		"labelstudio: none of two":                         {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Seen)}, verdict{false, 1, []string{"same", "same"}}},
+		"labelstudio: the other is not read yet":           {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Unread)}, verdict{true, 0, []string{"open", "same"}}},
+		"labelstudio: the other is missing":                {Victory, fresh, []Look{task(1, LabelStudio, No, Seen), task(2, LabelStudio, No, Missing)}, verdict{true, 0, []string{"star", "same"}}},
+		"labelstudio: the other is known":                  {Victory, Hub{Known: true, D: true}, []Look{task(1, LabelStudio, No, Seen), known(2, true, Yes)}, verdict{true, 0, []string{"star", "same"}}},
+		"labelstudio: the hub has changed":                 {Other, changed, []Look{task(1, LabelStudio, Yes, Seen)}, verdict{false, 3, []string{"held"}}},
+		"union: the second star of two is on a new word":   {Pending, fresh, []Look{task(1, Union, No, Seen), task(2, Union, Yes, Seen)}, verdict{true, 1, []string{"star", "same"}}},
+		"an unread task stops no other":                    {Victory, Hub{Known: true}, []Look{known(1, false, No), {Edge: Edge{Task: 2}, Sight: Unread}}, verdict{true, 1, []string{"star", "same"}}},
+		"a missing task is left out":                       {Victory, Hub{Known: true}, []Look{{Edge: Edge{Task: 1}, Sight: Missing}}, verdict{true, 1, []string{"same"}}},
+		"a star on one task stars the other":               {Pending, Hub{Known: true}, []Look{known(1, false, Yes), known(2, false, No)}, verdict{true, 1, []string{"same", "star"}}},
+		"no task at all: the hub follows the row":          {Victory, Hub{Known: true}, nil, verdict{true, 1, nil}},
+		"a person's later word on the other task prevails": {Pending, Hub{Known: true, D: true, N: 1}, []Look{known(1, false, Yes), known(2, true, Yes)}, verdict{true, 3, []string{"same", "same"}}},
 	} {
 		if diff := cmp.Diff(c.want, of(Decide(c.row, c.hub, c.looks))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)

@@ -66,9 +66,7 @@ func (m *model) decide(s *state, looks []Look) ([]Look, Decision) {
 		return looks, byTask(row, hub, looks)
 	case unreadIsNone:
 		looks = slices.DeleteFunc(looks, func(l Look) bool { return l.New && l.Sight == Unread })
-		d := Decide(row, hub, looks)
-		d.Dirty = true
-		return looks, d
+		return looks, Decide(row, hub, looks)
 	}
 	bent := append([]Look(nil), looks...)
 	deaf := make([]bool, len(looks)) // the task is not listened to
@@ -141,7 +139,7 @@ func byTask(row Result, hub Hub, looks []Look) Decision {
 		if row = Pending; d.Hub.D {
 			row = Victory
 		}
-		sum.Hub, sum.Edges, sum.Dirty = d.Hub, append(sum.Edges, d.Edges[0]), sum.Dirty || d.Dirty
+		sum.Hub, sum.Edges = d.Hub, append(sum.Edges, d.Edges[0])
 	}
 	for i := range sum.Edges {
 		o := &sum.Edges[i]

@@ -1,6 +1,9 @@
 package star
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // This file is the turn: S1 to S5 as the package reconciler does them, around the
 // real Decide and Forget. A step is one transaction or one request.
@@ -158,19 +161,20 @@ func (m *model) settle(s *state, w int) {
 		return
 	}
 	looks, relinked := m.see(s, w)
+	unseen := slices.ContainsFunc(looks, func(l Look) bool { return l.Sight == Waiting || l.Sight == Unread })
 	looks, d := m.decide(s, looks)
 	m.commit(s, w, looks, d)
 	for i := range m.tasks {
 		if k.posts[i].stage == todo {
 			k.step = sends
-			k.later = k.later || d.Dirty || relinked
+			k.later = k.later || unseen || relinked
 			for j := range k.read {
 				k.read[j] = read{}
 			}
 			return
 		}
 	}
-	m.end(s, w, !d.Dirty && !relinked)
+	m.end(s, w, !unseen && !relinked)
 }
 
 // see puts the edges together with what was read. An edge whose task is another
