@@ -74,7 +74,7 @@ func (d *dryRun) serve(ctx context.Context, l net.Listener, registry *prometheus
 		}
 		answerReady(w, false, reasons, []string{"a dry run: it looks and reports"})
 	})
-	return serve(ctx, l, &http.Server{Handler: mux, ReadHeaderTimeout: lookLimit})
+	return serve(ctx, d.log, l, &http.Server{Handler: mux, ReadHeaderTimeout: lookLimit})
 }
 
 // lookBack is how far before the last look that ended well the next begins: clocks differ, and what began earlier is seen later.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -169,6 +170,48 @@ func TestSignals(t *testing.T) {
 	begin := time.Now()
 	if status := p.stop(); status != 0 || time.Since(begin) > 30*time.Second { // "within seconds", on a busy machine too
 		t.Errorf("status %d after %v", status, time.Since(begin))
+	}
+}
+
+// A stop answers the calls that wait and cuts a download, and is a clean one.
+func TestStopWhileAsked(t *testing.T) {
+	t.Parallel()
+	ls, side := standIn(t)
+	s := newStreet(t, sandbox.Schema{Texts: true}, side)
+	s.pair("row", "DEFEAT")
+	s.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain)
+		SELECT i, i, 'conquest_analysis', true, 'p', 'd' FROM generate_series(1, 100) i`)
+	s.exec(`INSERT INTO conquest_prompt SELECT i, i, jsonb_build_object('prompt', repeat('p', 1 << 20)) FROM generate_series(1, 100) i`)
+	s.exec(`INSERT INTO conquest_response SELECT i, i, '{"response": "r"}' FROM generate_series(1, 100) i`)
+	p := s.start("RECONCILER_ICL_MEMORY=0")
+	resp, err := http.Get("http://" + p.curation + "/export.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() // of whose 100 MiB nobody reads more than what is on the way
+
+	ls.Faults(func(*http.Request) studio.Fault { return studio.Fault{Kind: studio.FaultStatus, Status: 503} })
+	s.setResult("VICTORY", "row")
+	statuses := make(chan int)
+	go func() {
+		body := callFor("row")
+		body["result_notes"] = "of the call"
+		status, _ := s.call(p, "", body)
+		statuses <- status
+	}()
+	s.zero(`SELECT 1 - count(*), 'no call yet' FROM reconciler.queue WHERE notes = 'of the call'`)
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-statuses; status != http.StatusAccepted {
+		t.Errorf("the call was answered with %d", status)
+	}
+	<-p.gone
+	if status := p.cmd.ProcessState.ExitCode(); status != 0 || strings.Count(p.out.String(), "msg=\"requests are cut") != 1 {
+		t.Errorf("exit status %d:\n%s", status, &p.out)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+		t.Error("half a download is taken for the whole")
 	}
 }
 

@@ -284,9 +284,9 @@ func (d *daemon) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	a := &api.API{Ledger: d.ledger, Metrics: d.metrics, Log: d.log, Guard: d.guard, Secret: d.secret,
 		Initial: string(d.cfg.Initial), Projects: ledger.Projects(d.cfg.LabelStudioProjects), Examples: d.index.Examples, Version: d.index.Version}
-	g.Go(func() error { return serve(ctx, d.metricsListener, d.observer()) })
-	g.Go(func() error { return serve(ctx, d.apiListener, a.Server()) })
-	g.Go(func() error { return serve(ctx, d.curationListener, d.curation.Server()) })
+	g.Go(func() error { return serve(ctx, d.log, d.metricsListener, d.observer()) })
+	g.Go(func() error { return serve(ctx, d.log, d.apiListener, a.Server()) })
+	g.Go(func() error { return serve(ctx, d.log, d.curationListener, d.curation.Server()) })
 	g.Go(func() error { return d.ledger.Relay(ctx, d.log, d.passes.Poke) })
 	if d.guard.Tokens != nil {
 		g.Go(func() error { return d.guard.Tokens.Watch(ctx, d.metrics, d.log) })
@@ -307,18 +307,24 @@ func (d *daemon) run(ctx context.Context) error {
 	return err
 }
 
-func serve(ctx context.Context, l net.Listener, s *http.Server) error {
-	stopped := make(chan error, 1)
+// serve answers until ctx ends, and then what is under way. What takes longer than a stop may, as a download does, is cut.
+func serve(ctx context.Context, log *slog.Logger, l net.Listener, s *http.Server) error {
+	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownLimit)
 		defer cancel()
-		stopped <- s.Shutdown(ctx)
+		if err := s.Shutdown(ctx); err != nil {
+			log.WarnContext(ctx, "requests are cut that were not answered before the stop", "listen", l.Addr().String(), "error", err)
+			_ = s.Close() // else what they hold is held until their readers are done
+		}
 	})
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		stop()
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
-	return <-stopped
+	<-stopped
+	return nil
 }
 
 // lead runs stream, turns and passes whenever this replica is the leader. Nothing ends it but ctx: what a person has to mend was

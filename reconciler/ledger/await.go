@@ -50,7 +50,10 @@ func (l *Ledger) Await(ctx context.Context, key string, gen int64) (bool, error)
 			return true, nil
 		}
 		select {
-		case <-wake:
+		case _, more := <-wake:
+			if !more {
+				return false, nil
+			}
 		case <-poll.C:
 		case <-ctx.Done():
 			return false, nil
@@ -72,11 +75,13 @@ func (l *Ledger) Poke(ctx context.Context) error {
 }
 
 // Relay wakes those who wait in [Ledger.Await] and calls poke when a replica was asked
-// for a pass, until ctx ends. A session that is lost is made anew.
+// for a pass, until ctx ends; then nobody waits any more, since this process turns no key
+// again. A session that is lost is made anew.
 func (l *Ledger) Relay(ctx context.Context, log *slog.Logger, poke func()) error {
 	const what = "not told of turns that end: whoever waits asks every second"
 	var failures logs.Failures
 	poked := channel(l.schema, "poke")
+	defer l.waiting.end()
 	for {
 		err := l.listen(ctx, []string{channel(l.schema, "done"), poked}, func() {
 			failures.Over(ctx, log, what, "")
@@ -102,17 +107,19 @@ func (l *Ledger) Relay(ctx context.Context, log *slog.Logger, poke func()) error
 
 // waiting is who waits in this process, by key. The zero value is nobody.
 type waiting struct {
-	mu  sync.Mutex
-	by  map[string]map[chan struct{}]bool
-	all int
+	mu    sync.Mutex
+	by    map[string]map[chan struct{}]bool
+	all   int
+	ended bool // nobody may wait
 }
 
 // join returns a channel that gets a value when the key's turn may have ended, and
-// what to call in the end; nothing where too many wait already.
+// what to call in the end; nothing where too many wait already, or nobody may. It is closed
+// where nobody may any more.
 func (w *waiting) join(key string) (wake <-chan struct{}, leave func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.all >= maxWaiting {
+	if w.ended || w.all >= maxWaiting {
 		return nil, nil
 	}
 	c := make(chan struct{}, 1)
@@ -146,6 +153,17 @@ func (w *waiting) wakeAll() {
 	for key := range w.by {
 		w.tell(key)
 	}
+}
+
+func (w *waiting) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, of := range w.by {
+		for c := range of {
+			close(c)
+		}
+	}
+	w.by, w.ended = nil, true
 }
 
 func (w *waiting) tell(key string) {

@@ -89,6 +89,31 @@ func (w *waiting) number() int {
 	return w.all
 }
 
+// TestAwaitEnds: a process that stops keeps nobody waiting, neither who waits already nor who comes late.
+func TestAwaitEnds(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	enqueue(t, l, FromAPI, "k")
+	ctx, stop := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return l.Relay(ctx, slog.New(slog.DiscardHandler), func() {}) })
+	await := func() error {
+		if done, err := l.Await(t.Context(), "k", 1); err != nil || done {
+			return fmt.Errorf("no turn has ended: %v, %v", done, err)
+		}
+		return nil
+	}
+	g.Go(await)
+	g.Go(await)
+	for l.waiting.number() < 2 {
+		runtime.Gosched()
+	}
+	stop()
+	if err := errors.Join(g.Wait(), await()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestEnqueueCall: the row decides, and the notes of a call stay until a turn has ended that began with them.
 func TestEnqueueCall(t *testing.T) {
 	t.Parallel()
