@@ -72,11 +72,12 @@ func (g *glimpse) unlike(e ledger.Edge) bool {
 
 // sameAs tells whether it would be remembered like that.
 func (g *glimpse) sameAs(e star.Edge, shown bool, older *bool, stamp string, base []int64) bool {
-	now := remember(ledger.Edge{}, star.Look{Edge: e, Meta: g.Meta, Stars: g.ids()}.Remembered())
-	return *now.S == shown && alikeBool(now.Older, older) && string(g.Meta.Stamp) == stamp && slices.Equal(now.Base, base)
+	now, was := star.Look{Edge: e, Meta: g.Meta, Stars: g.ids()}.Remembered(), star.Absent
+	if older != nil {
+		was = star.Of(*older)
+	}
+	return now.S == shown && now.Older == was && string(g.Meta.Stamp) == stamp && slices.Equal(now.Base, base)
 }
-
-func alikeBool(a, b *bool) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
 
 // isOtherTask tells whether a task is not the one that its edge remembers: its number
 // was used again.

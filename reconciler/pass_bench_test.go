@@ -49,11 +49,14 @@ func BenchmarkPassSQL(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer theirs.Close(context.WithoutCancel(b.Context()))
+	// The stand-in shows one of these tasks, by which passes make sure of the database.
+	shown, _ := r.studio.Task(r.studio.AddTask(r.project, map[string]any{"conquest_id": "c1"}, nil))
+	created := shown.CreatedAt.Format(time.RFC3339Nano)
 	text := strings.Repeat("Lorem ipsum dolor sit amet, consetetur sadipscing elitr. ", 40) // as long as data was that was measured, and kept compressed
 	for _, sql := range []string{
 		`CREATE TABLE task (id int PRIMARY KEY, project_id int, data jsonb, meta jsonb, created_at timestamptz, updated_at timestamptz)`,
 		`CREATE TABLE task_completion (id int PRIMARY KEY, task_id int, result jsonb, was_cancelled bool, ground_truth bool, completed_by_id int, updated_by_id int, created_at timestamptz, updated_at timestamptz)`,
-		fmt.Sprintf(`INSERT INTO task SELECT i, %d, jsonb_build_object('conquest_id', 'c' || i, 'prompt', '%s', 'response', md5(i::text)), '{"source": "import"}', '2026-01-01', '2026-01-01' FROM generate_series(1, %d) i`, r.project, text, n),
+		fmt.Sprintf(`INSERT INTO task SELECT i, %d, jsonb_build_object('conquest_id', 'c' || i, 'prompt', '%s', 'response', md5(i::text)), '{"source": "import"}', '%s', '2026-01-01' FROM generate_series(1, %d) i`, r.project, text, created, n),
 		fmt.Sprintf(`INSERT INTO task_completion SELECT i, i * 10, '[{"id": "x", "type": "choices", "value": {"choices": ["good"]}}]', false, false, 1, NULL, '2026-01-01', '2026-01-01' FROM generate_series(1, %d) i`, n/10),
 		`CREATE INDEX ON task (project_id)`, `CREATE INDEX ON task_completion (task_id)`, `VACUUM ANALYZE`,
 	} {
@@ -61,11 +64,10 @@ func BenchmarkPassSQL(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	// The stand-in shows one of these tasks, by which passes make sure of the database.
 	r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) SELECT 'c' || i, 'PENDING', 'p', 'd' FROM generate_series(1, $1::int) i`, n)
 	r.exec(`INSERT INTO reconciler.hub (key, d, n, created_at, before) SELECT id, false, 0, "createdAt", result FROM "Conquest"`)
 	r.exec(`INSERT INTO reconciler.project (id, full_at, watermark) VALUES ($1, now(), now())`, r.project)
-	r.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun, s, task_created_at, task_updated_at) SELECT i, 'c' || i, $2, 'union', false, '2026-01-01', '2026-01-01' FROM generate_series(1, $1::int) i`, n, r.project)
+	r.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun, s, task_created_at, task_updated_at) SELECT i, 'c' || i, $2, 'union', false, $3::timestamptz, '2026-01-01' FROM generate_series(1, $1::int) i`, n, r.project, created)
 	r.exec(`VACUUM ANALYZE`)
 	db, err := labelstudio.OpenDatabase(b.Context(), url)
 	if err != nil {

@@ -124,16 +124,15 @@ func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p
 		if err != nil {
 			return err
 		}
+		unlike := g.Key != ""
 		if len(edges) > 0 && edges[0].Task == t.ID {
-			if g.unlike(edges[0]) {
-				if edges[0].Key != g.Key {
-					g.Was = edges[0].Key
-				}
-				p.glimpses[t.ID] = &g
+			if unlike = g.unlike(edges[0]); edges[0].Key != g.Key {
+				g.Was = edges[0].Key
 			}
 			edges = edges[1:]
-		} else if g.Key != "" {
-			p.glimpses[t.ID] = &g
+		}
+		if unlike {
+			p.glimpses[t.ID] = new(g)
 		}
 	}
 	for _, e := range edges {

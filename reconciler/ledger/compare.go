@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -55,27 +54,19 @@ type PairEdge struct {
 //go:embed sql/compare.sql
 var compareSQL string
 
-//go:embed sql/compare_from_all.sql
-var compareAll string
-
-//go:embed sql/compare_from_keys.sql
-var compareKeys string
+//go:embed sql/unlike.sql
+var unlikeSQL string
 
 //go:embed sql/nothing.sql
 var nothingSQL string
 
-// compareAs returns the statement of Compare for some keys or for all.
-func compareAs(some, ours bool) string {
-	sql := strings.Replace(compareSQL, "/*from*/", compareAll, 1)
-	if some {
-		before, _, _ := strings.Cut(compareSQL, "/*unlike*/")
-		_, after, _ := strings.Cut(compareSQL[len(before)+len("/*unlike*/"):], "/*unlike*/")
-		sql = strings.NewReplacer("/*from*/", compareKeys, "/*ratings*/", "AND conquest_analysis_id = ANY($3)").Replace(before + after)
-	}
+// reading returns a statement that reads our tables, as empty where they were never made.
+func (l *Ledger) reading(ctx context.Context, sql string) (string, error) {
+	ours, err := l.HasTables(ctx)
 	if !ours {
 		sql = nothingSQL + sql
 	}
-	return sql
+	return sql, err
 }
 
 // HasTables tells whether our tables are there: a dry run, and a look before `setup`,
@@ -89,32 +80,40 @@ func (l *Ledger) HasTables(ctx context.Context) (bool, error) {
 	return there, nil
 }
 
-// Compare hands every key after one over, in the order of keys, by one statement that
-// streams, but those that are at rest and that the pass saw as they are remembered.
+// pairsAtOnce is how many keys that are unlike are looked at together: some application's
+// ratings have no index, and are read whole each time.
+const pairsAtOnce = 5000
+
+// Compare hands every key after one over, in the order of keys, but those that are at rest
+// and that the pass saw as they are remembered: which are left is one statement that streams.
 // It needs constant memory; each may take its time, as nothing is locked.
 func (l *Ledger) Compare(ctx context.Context, pass int64, after string, each func(Pair) error) error {
-	ours, err := l.HasTables(ctx)
+	sql, err := l.reading(ctx, unlikeSQL)
 	if err != nil {
 		return err
 	}
-	err = pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		// The settings of the pool are for look-ups by key; this reads whole tables.
-		for _, set := range []string{"enable_seqscan = on", "enable_mergejoin = on", "enable_hashjoin = on", "enable_bitmapscan = on",
-			"plan_cache_mode = force_custom_plan", "statement_timeout = 0", "work_mem = '64MB'"} {
-			if _, err := tx.Exec(ctx, "SET LOCAL "+set); err != nil {
-				return err
-			}
-		}
-		rows, err := tx.Query(ctx, compareAs(false, ours), pgx.QueryExecModeExec, pass, after)
+	// The settings of the pool are for look-ups by key; this reads whole tables.
+	set := []string{"enable_seqscan = on", "enable_mergejoin = on", "enable_hashjoin = on", "enable_bitmapscan = on",
+		"plan_cache_mode = force_custom_plan", "statement_timeout = 0", "work_mem = '64MB'"}
+	err = l.look(ctx, set, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, sql, pgx.QueryExecModeExec, pass, after)
 		if err != nil {
 			return err
 		}
-		return pairs(rows, func(p Pair, edges int) error {
-			if edges == len(p.Edges) {
-				return each(p)
+		var key string
+		var keys []string
+		_, err = pgx.ForEachRow(rows, []any{&key}, func() error {
+			if keys = append(keys, key); len(keys) < pairsAtOnce {
+				return nil
 			}
-			return l.ComparePairs(ctx, pass, []string{p.Key}, each)
+			full := keys
+			keys = keys[:0]
+			return l.ComparePairs(ctx, pass, full, each)
 		})
+		if err != nil {
+			return err
+		}
+		return l.ComparePairs(ctx, pass, keys, each)
 	})
 	if err != nil {
 		return fmt.Errorf("compare rows with what is remembered: %w", err)
@@ -122,40 +121,56 @@ func (l *Ledger) Compare(ctx context.Context, pass int64, after string, each fun
 	return nil
 }
 
+// look runs a read-only transaction with settings of its own.
+func (l *Ledger) look(ctx context.Context, settings []string, run func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		for _, set := range settings {
+			if _, err := tx.Exec(ctx, "SET LOCAL "+set); err != nil {
+				return err
+			}
+		}
+		return run(tx)
+	})
+}
+
 // ComparePairs is Compare for some keys, those at rest included.
 func (l *Ledger) ComparePairs(ctx context.Context, pass int64, keys []string, each func(Pair) error) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	ours, err := l.HasTables(ctx)
+	sql, err := l.reading(ctx, compareSQL)
 	if err != nil {
 		return err
 	}
-	rows, err := l.pool.Query(ctx, compareAs(true, ours), pass, "", keys)
-	if err == nil {
-		err = pairs(rows, func(p Pair, _ int) error { return each(p) })
-	}
+	// Rows and memory are looked up by key; their ratings may have to be read whole, and must not be at each key.
+	set := []string{"enable_hashjoin = on", "plan_cache_mode = force_custom_plan"}
+	err = l.look(ctx, set, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, sql, pass, keys)
+		if err != nil {
+			return err
+		}
+		return pairs(rows, each)
+	})
 	if err != nil {
 		return fmt.Errorf("compare %d rows with what is remembered: %w", len(keys), err)
 	}
 	return nil
 }
 
-// pairs puts the rows of one key together, and hands them over with the number of
-// edges that there are.
-func pairs(rows pgx.Rows, each func(p Pair, edges int) error) error {
+// pairs puts the rows of one key together, and hands them over.
+func pairs(rows pgx.Rows, each func(Pair) error) error {
 	var now Pair
-	begun, edges := false, 0
+	begun := false
 	var r pairRow
 	_, err := pgx.ForEachRow(rows, r.fields(), func() error {
 		if begun && now.Key != r.key {
-			if err := each(now, edges); err != nil {
+			if err := each(now); err != nil {
 				return err
 			}
 			begun = false
 		}
 		if !begun {
-			now, edges, begun = r.pair(), r.edges, true
+			now, begun = r.pair(), true
 		}
 		if r.task != nil {
 			now.Edges = append(now.Edges, r.edge())
@@ -164,7 +179,7 @@ func pairs(rows pgx.Rows, each func(p Pair, edges int) error) error {
 		return nil
 	})
 	if err == nil && begun {
-		err = each(now, edges)
+		err = each(now)
 	}
 	return err
 }
@@ -182,7 +197,6 @@ type pairRow struct {
 	begun         *string
 	e             Edge
 	seen          json.RawMessage
-	edges         int
 }
 
 func (r *pairRow) fields() []any {
@@ -191,7 +205,7 @@ func (r *pairRow) fields() []any {
 		&r.known, &r.hub.D, &r.hubN, &r.hub.CreatedAt, &r.hub.Before, &r.rating.Gold, &r.rating.Fit, &r.rating.Placed,
 		&r.working.Dirty, &r.working.Running, &r.working.TriedAt,
 		&r.task, &r.project, &r.begun, &e.TaskCreatedAt, &e.TaskUpdatedAt, &e.S, &e.Older, &e.Last, &e.Base,
-		&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Held, &r.seen, &r.edges}
+		&e.IntentValue, &e.IntentAttempt, &e.IntentWait, &e.MissingSince, &e.Held, &r.seen}
 }
 
 func (r *pairRow) pair() Pair {
