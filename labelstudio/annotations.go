@@ -60,7 +60,10 @@ func (r Region) Text() []string { return r.texts("textarea", "text") }
 
 // Chose tells whether one of the annotation's "choices" regions has a choice.
 func (a *Annotation) Chose(choice string) bool {
-	return slices.ContainsFunc(a.Result, func(r Region) bool { return slices.Contains(r.Choices(), choice) })
+	return slices.ContainsFunc(a.Result, func(r Region) bool {
+		// Most have not, and need not be taken apart. A backslash may hide it.
+		return (bytes.Contains(r.Value, []byte(choice)) || bytes.IndexByte(r.Value, '\\') >= 0) && slices.Contains(r.Choices(), choice)
+	})
 }
 
 // Entered returns what was entered into a TextArea control, a line each text; "" for a cancelled annotation.

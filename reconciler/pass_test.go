@@ -356,14 +356,16 @@ func TestOnePass(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
+	release := sync.OnceFunc(func() { close(done) })
 	defer running.Wait()
 	defer cancel()
+	defer release()
 	running.Go(func() {
 		_ = r.ledger.Lead(ctx, slog.New(slog.DiscardHandler), func(context.Context) error { return first.Run(ctx) }) // it does not know
 	})
-	<-page
+	r.soon(page)
 	running.Go(func() { _ = replica.Lead(ctx, logs("another replica leads", standing), second.Run) })
-	<-standing
+	r.soon(standing)
 	second.Poke()
 	if n := asked.Load(); n > 0 {
 		t.Errorf("the second asked %d times while the first leads", n)
@@ -379,8 +381,8 @@ func TestOnePass(t *testing.T) {
 	}
 	r.exec(`SELECT pg_terminate_backend($1)`, pid)
 	r.eventually(func() bool { return r.ask(`SELECT bool_and(state = 'done') FROM reconciler.pass`) })
-	close(done)
-	<-overtaken
+	release()
+	r.soon(overtaken)
 	r.want("passes", r.text(`SELECT string_agg(state || ' ' || tasks, ', ') FROM reconciler.pass WHERE kind = 'full'`), "done 30")
 }
 

@@ -186,6 +186,16 @@ func (r *rig) eventually(what func() bool) {
 	}
 }
 
+// soon waits for what another goroutine tells.
+func (r *rig) soon(what <-chan struct{}) {
+	r.Helper()
+	select {
+	case <-what:
+	case <-time.After(time.Minute):
+		r.Fatal("it never happened")
+	}
+}
+
 // ask returns a boolean of the database.
 func (r *rig) ask(sql string, args ...any) (yes bool) {
 	r.Helper()

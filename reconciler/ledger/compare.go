@@ -92,8 +92,8 @@ func (l *Ledger) Compare(ctx context.Context, pass int64, after string, each fun
 	if err != nil {
 		return err
 	}
-	// The settings of the pool are for look-ups by key; this reads whole tables.
-	set := []string{"enable_seqscan = on", "enable_mergejoin = on", "enable_hashjoin = on", "enable_bitmapscan = on",
+	// The settings of the pool are for look-ups by key; this reads whole tables, with as many processes as the server allows.
+	set := []string{"enable_seqscan = on", "enable_mergejoin = on", "enable_hashjoin = on", "enable_bitmapscan = on", "min_parallel_table_scan_size = 0",
 		"plan_cache_mode = force_custom_plan", "statement_timeout = 0", "work_mem = '64MB'"}
 	err = l.look(ctx, set, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, sql, pgx.QueryExecModeExec, pass, after)
