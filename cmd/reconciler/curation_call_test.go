@@ -119,6 +119,12 @@ func TestGoldStarCall(t *testing.T) {
 		}
 	}
 	s.wantResult("known", "NEUTRAL")
+	// Who is confined is told of another's task what is told of none.
+	ben := []string{"Authorization", "Bearer ben-token"}
+	_, _, others := s.curate(p, http.MethodPost, starCall(task), `{"is_gold_star": true}`, ben...)
+	if _, _, none := s.curate(p, http.MethodPost, starCall(999999), `{"is_gold_star": true}`, ben...); others != none {
+		t.Errorf("another's task: %s\nno task: %s", others, none)
+	}
 
 	// Label Studio away: a known task's star is safe in the row; one that is not known is refused.
 	ls.Faults(func(*http.Request) studio.Fault { return studio.Fault{Kind: studio.FaultCut} })

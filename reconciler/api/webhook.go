@@ -1,13 +1,13 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +32,9 @@ const (
 	maxProbe = 64
 	// smallBody is far above what is sent for one annotation.
 	smallBody = 1 << 20
+	// maxNamed is how many tasks or annotations a delivery may name: far above the 5,000 into
+	// which Label Studio splits what it tells, and what versions that do not split have to tell.
+	maxNamed = 500_000
 )
 
 // How the log tells of what could not be answered. Of deliveries it says which: failed, where that was not the sender's doing.
@@ -268,16 +271,31 @@ func (o *origin) UnmarshalJSON(text []byte) error {
 // many is a list, or the one that stands for itself.
 type many []named
 
+// UnmarshalJSON takes one after another: a list is refused by the first that is none, and
+// not when millions of them have filled the memory.
 func (m *many) UnmarshalJSON(text []byte) error {
-	if len(text) > 0 && text[0] == '[' {
-		return json.Unmarshal(text, (*[]named)(m))
+	if string(text) == "null" {
+		return nil
 	}
-	var one *named
-	if err := json.Unmarshal(text, &one); err != nil {
-		return err
+	*m = nil
+	d := json.NewDecoder(bytes.NewReader(text))
+	if text[0] == '[' {
+		if _, err := d.Token(); err != nil {
+			return err
+		}
 	}
-	if one != nil {
-		*m = many{*one}
+	for d.More() && len(*m) <= maxNamed {
+		var n named
+		if err := d.Decode(&n); err != nil {
+			return err
+		}
+		if n.ID <= 0 {
+			return web.Refuse(http.StatusBadRequest, "A task or an annotation has no id.")
+		}
+		*m = append(*m, n)
+	}
+	if len(*m) > maxNamed {
+		return web.Refuse(http.StatusRequestEntityTooLarge, "A delivery may name %d tasks or annotations.", maxNamed)
 	}
 	return nil
 }
@@ -285,13 +303,13 @@ func (m *many) UnmarshalJSON(text []byte) error {
 // parseEvent reads a delivery. Its errors quote nothing of the body.
 func parseEvent(body []byte) (event, error) {
 	var e *event
-	if err := json.Unmarshal(body, &e); err != nil || e == nil {
+	err := json.Unmarshal(body, &e)
+	var refused *web.Problem
+	switch {
+	case errors.As(err, &refused):
+		return event{}, refused
+	case err != nil || e == nil:
 		return event{}, web.Refuse(http.StatusBadRequest, "The body must be a JSON object as Label Studio sends it.")
-	}
-	for _, n := range slices.Concat(e.Task, e.Tasks, e.Annotations) {
-		if n.ID <= 0 {
-			return event{}, web.Refuse(http.StatusBadRequest, "A task or an annotation has no id.")
-		}
 	}
 	return *e, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -61,6 +62,25 @@ func TestParseRecorded(t *testing.T) {
 		if diff := cmp.Diff(want[name], got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// TestParseMany: a body of many small things does not fill the memory.
+func TestParseMany(t *testing.T) {
+	for thing, status := range map[string]int{`{}`: 400, `null`: 400, `{"id":1}`: 413, `{"id":1,"data":{}}`: 413} {
+		body := []byte(`{"action": "TASKS_DELETED", "tasks": [` + strings.Repeat(thing+",", 16<<20/len(thing)) + thing + `]}`)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := parseEvent(body)
+		runtime.ReadMemStats(&after)
+		var p *web.Problem
+		if took := after.TotalAlloc - before.TotalAlloc; !errors.As(err, &p) || p.Status != status || took > 256<<20 {
+			t.Errorf("%s, %d MiB of it: %v, and takes %d MiB", thing, len(body)>>20, err, took>>20)
+		}
+	}
+	whole := `{"action": "TASKS_DELETED", "tasks": [` + strings.Repeat(`{"id":1},`, maxNamed-1) + `{"id":2}]}`
+	if e, err := parseEvent([]byte(whole)); err != nil || len(e.Tasks) != maxNamed || e.Tasks[maxNamed-1].ID != 2 {
+		t.Errorf("as many as may be: %d, %v", len(e.Tasks), err)
 	}
 }
 

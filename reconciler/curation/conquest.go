@@ -77,7 +77,7 @@ func (a *App) readConquest(ctx context.Context, id string, who Person) (*details
 		&d.Dirty, &d.Attempts, &d.LastError)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows) || err == nil && !who.may(d.Philosopher, d.Domain):
-		return nil, noConquest()
+		return nil, notThere()
 	case err != nil:
 		return nil, fmt.Errorf("read conquest %q: %w", id, err)
 	}

@@ -126,7 +126,7 @@ func (a *App) showEditor(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := a.studio.ask(r.Context(), func(ctx context.Context) error { return a.seeOthers(ctx, p, who) }); err != nil {
 		if labelstudio.IsNotFound(err) {
-			return noTask()
+			return notThere()
 		}
 		p.Problem = studioAway + " You can write all the same: your text is kept in this browser until it can be saved."
 		if p.Newest, err = a.keptCorrection(r.Context(), id); err != nil {

@@ -109,7 +109,7 @@ func (a *App) settle(w http.ResponseWriter, r *http.Request) error {
 	key, gold := r.PathValue("id"), r.PostForm.Get("gold") == "true"
 	done, err := a.click(r.Context(), personOf(r), ledger.Click{Key: key, Gold: gold})
 	if errors.Is(err, ledger.ErrNoConquest) {
-		return noConquest()
+		return notThere()
 	}
 	if err != nil {
 		return err

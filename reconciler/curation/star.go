@@ -63,13 +63,15 @@ func (a *App) goldStar(w http.ResponseWriter, r *http.Request) error {
 func taskOf(r *http.Request) (int64, error) {
 	task, err := strconv.ParseInt(r.PathValue("task"), 10, 64)
 	if err != nil || task <= 0 {
-		return 0, noTask()
+		return 0, notThere()
 	}
 	return task, nil
 }
 
-func noTask() error {
-	return web.Refuse(http.StatusNotFound, "There is no such task in the projects that are synced.")
+// notThere is one answer for what there is not and for what a person is not to see: nobody
+// learns from it which conquests and tasks others have.
+func notThere() error {
+	return web.Refuse(http.StatusNotFound, "There is no such conquest or task in the projects that are synced, or it is not one of yours.")
 }
 
 // star gives or takes the star of a task: an edit of the row of its conquest, or, where
@@ -112,7 +114,7 @@ func (a *App) linkOf(ctx context.Context, task int64) (ledger.Link, error) {
 	err := a.Ledger.Pool().QueryRow(ctx, `SELECT key, project, missing_since IS NOT NULL FROM edge WHERE task_id = $1`, task).Scan(&link.Key, &link.Project, &missing)
 	known := err == nil && !missing
 	if known && !a.Projects.Have(link.Project) {
-		return ledger.Link{}, noTask()
+		return ledger.Link{}, notThere()
 	}
 	if known || err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return link, err
@@ -134,12 +136,12 @@ func (a *App) task(ctx context.Context, id int64) (*labelstudio.Task, error) {
 	t, err := a.Studio.Task(ctx, id)
 	switch {
 	case labelstudio.IsNotFound(err):
-		return nil, noTask()
+		return nil, notThere()
 	case err != nil:
 		return nil, &web.Problem{Status: http.StatusServiceUnavailable, After: 5 * time.Second, Err: err,
 			Detail: "Label Studio does not answer, and this task is not known here yet. Nothing was changed; try again in a moment."}
 	case !a.Projects.Have(t.Project):
-		return nil, noTask()
+		return nil, notThere()
 	}
 	return t, nil
 }
@@ -173,15 +175,11 @@ func (a *App) visible(ctx context.Context, who Person, key string) error {
 	err := a.Ledger.Pool().QueryRow(ctx, `SELECT philosopher, domain FROM public."Conquest" WHERE id = $1`, key).Scan(&philosopher, &domain)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows) || err == nil && !who.may(philosopher, domain):
-		return noConquest()
+		return notThere()
 	case err != nil: // who is confined must not get past that because nobody can look
 		return &web.Problem{Status: http.StatusServiceUnavailable, Detail: "Aristotle's database does not answer. Nothing was changed; try again in a moment.", Err: err}
 	}
 	return nil
-}
-
-func noConquest() error {
-	return web.Refuse(http.StatusNotFound, "There is no such conquest, or it is not one of yours.")
 }
 
 // starTask sets the star on the task itself, as any person's edit: the star's keys
@@ -190,7 +188,7 @@ func noConquest() error {
 func (a *App) starTask(ctx context.Context, who Person, id int64, gold bool, why error) (starred, error) {
 	if who.Limited() {
 		if why == nil {
-			return starred{}, noTask()
+			return starred{}, notThere()
 		}
 		return starred{}, &web.Problem{Status: http.StatusServiceUnavailable, Detail: "Aristotle's database does not answer. Nothing was changed; try again in a moment.", Err: why}
 	}
@@ -264,7 +262,7 @@ func (a *App) clickStar(w http.ResponseWriter, r *http.Request) error {
 	var p *web.Problem
 	switch {
 	case errors.Is(err, ledger.ErrNoConquest):
-		return noConquest()
+		return notThere()
 	case errors.As(err, &p):
 		return err
 	case err != nil:

@@ -6,6 +6,8 @@
 -- the edges are of this statement's snapshot. One row a key and edge. A sub-query
 -- and LATERAL with OFFSET 0 are look-ups by key whatever the planner believes of the
 -- tables' sizes.
+-- A claim changes no column of an index, so that its new row stays beside the old one
+-- (fillfactor) and no index is touched; what makes a key dirty, and what ends that, does.
 WITH dirty AS (
     SELECT key FROM queue
     WHERE want_gen > done_gen AND run_after <= now() AND (leased_until IS NULL OR leased_until < now())
