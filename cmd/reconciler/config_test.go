@@ -229,12 +229,3 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
-
-// The example that is shipped names settings that there are.
-func TestExampleFile(t *testing.T) {
-	t.Parallel()
-	texts, problems := fromFile(filepath.Join("..", "..", "deploy", "reconciler.example.yaml"), settings(&Config{}))
-	if len(problems) > 0 || len(texts) < 5 {
-		t.Errorf("%d settings, problems: %v", len(texts), problems)
-	}
-}
