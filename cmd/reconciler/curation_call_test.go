@@ -179,7 +179,8 @@ func TestCurationLogin(t *testing.T) {
 	page.until(`location.search === "?q=session"`)
 	page.says(side.annotator)
 	page.open(taskPath(task))
-	page.fill("#text", "written before the session ended\nשלום & <b>more</b>")
+	const written = "written before the session ended\nשלום & " + evil
+	page.fill("#text", written)
 	writeFile(t, tokens, entry("second")) // the session's token is no more
 	s.wantLog(p, "tokens were read")
 	page.click(`button[value="save"]`)
@@ -188,9 +189,10 @@ func TestCurationLogin(t *testing.T) {
 	page.click(".card button")
 	page.says("It was not saved yet.")
 	page.accessible("resume")
+	page.unharmed("a text that waits for the login")
 	page.click(".card button")
 	page.says("Saved as your annotation in Label Studio.")
-	s.wantCorrection(task, side.annotator, "written before the session ended\nשלום & <b>more</b>")
+	s.wantCorrection(task, side.annotator, written)
 	page.click(".me button")
 	page.says("Who is it?")
 

@@ -221,7 +221,7 @@ func noScriptsFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.open("/")
 	p.fill("#q", key)
 	p.click(".search button")
-	p.until(`document.querySelectorAll(".list tbody tr").length === 1`)
+	p.until(`document.querySelectorAll(".list tbody tr").length === 1 && document.querySelector(".lead").textContent.startsWith("1 conquest found.")`)
 	p.click(".list .star")
 	p.says("Marked as gold star.")
 	p.until(fmt.Sprintf(pressed, "true"))

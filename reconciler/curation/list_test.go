@@ -17,6 +17,7 @@ var (
 	counted  = regexp.MustCompile(`data-live="lead">(\d+) conquests? found`)
 	titleOf  = regexp.MustCompile(`<a class="title"[^>]*>([^<]*)</a>`)
 	nextLink = regexp.MustCompile(`<a href="([^"]*)" rel="next"`)
+	tag      = regexp.MustCompile(`<[^>]*>`)
 	prevLink = regexp.MustCompile(`<a href="([^"]*)" rel="prev"`)
 )
 
@@ -106,6 +107,29 @@ func TestFilters(t *testing.T) {
 		}
 		if said := counted.FindStringSubmatch(page)[1]; said != strconv.Itoa(want) {
 			t.Errorf("%s: the page says %s, want %d", filter, said, want)
+		}
+	}
+}
+
+// A row shows what the conquest is, how it stands between the two sides, and when it changed.
+func TestRow(t *testing.T) {
+	t.Parallel()
+	page := get(t, open(t, 10, `UPDATE reconciler.edge SET held = '{"shown": true}' WHERE task_id = 2`, `DELETE FROM reconciler.edge WHERE task_id = 4`,
+		`UPDATE reconciler.queue SET want_gen = 2, attempts = CASE WHEN key = 'conquest_000005' THEN 1000 ELSE 0 END WHERE key IN ('conquest_000004', 'conquest_000005')`).URL+"/")
+	for key, want := range map[string]string{
+		"conquest_000001": "ANALYSIS c4ca4238a0b923820dcc509a6f75849b of something of interest Candidate evaluation user1@example.com domain1 Pending 3 Jan 2025, 00:39 Held",
+		"conquest_000002": "Überblick c81e728d9d4c2f636f067f89cc14862c of something of interest Candidate evaluation user2@example.com domain2 Victory 1 Jan 2025, 13:58 In sync",
+		"conquest_000003": "Analysis eccbc87e4b5ce2fe28308fd9f2a7baf3 of something of interest Candidate evaluation user3@example.com domain3 Defeat 3 Jan 2025, 14:37 No task",
+		"conquest_000004": "ANALYSIS a87ff679a2f3e71d9181a67b7542122c of something of interest Candidate evaluation user4@example.com domain4 Neutral 2 Jan 2025, 03:56 Syncing",
+		"conquest_000005": "Überblick e4da3b7fbbce2345d7772b0674a318d5 of something of interest Candidate evaluation user5@example.com domain5 Pending 4 Jan 2025, 04:35 Stuck",
+	} {
+		_, row, _ := strings.Cut(page, `data-key="`+key+`">`)
+		row, _, _ = strings.Cut(row, "</tr>")
+		if got := strings.Join(strings.Fields(strings.ReplaceAll(tag.ReplaceAllString(row, " "), " @", "@")), " "); got != want {
+			t.Errorf("%s shows %q, want %q", key, got, want)
+		}
+		if got, want := strings.Contains(row, `aria-pressed="true"`), strings.Contains(want, "Victory"); got != want {
+			t.Errorf("%s shows the star %v", key, got)
 		}
 	}
 }
