@@ -153,6 +153,58 @@ func TestExamplesEndpoint(t *testing.T) {
 	same(nil)
 }
 
+// Callers who read large answers of the database slowly keep few of them in memory, and nobody from a small one.
+func TestExamplesBesideSlowReaders(t *testing.T) {
+	t.Parallel()
+	r := newExampleRig(t, 12*12)
+	r.exec(`UPDATE conquest_prompt SET data = jsonb_build_object('prompt', repeat('x', 1 << 20)) WHERE conquest_analysis_id IN (SELECT id FROM "Conquest" WHERE philosopher = 'p1')`)
+	h := r.handler(r.intake.Examples.Examples, func(icl.Query) uint64 { return 0 })
+	release, writing, status := make(chan struct{}), make(chan bool, 20), make(chan int, 20)
+	for range 20 {
+		go func() {
+			w := &slowReader{ResponseRecorder: httptest.NewRecorder(), writing: writing, release: release}
+			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/v1/icl/examples?philosopher=p1&domain=d&limit=100", nil))
+			status <- w.Code
+		}()
+	}
+	const most = 64 / 12
+	for refused := range 20 - most {
+		if got := <-status; got != http.StatusServiceUnavailable {
+			t.Errorf("after %d that were refused one is answered with %d", refused, got)
+		}
+	}
+	for range most {
+		<-writing
+	}
+	if resp, body := webtest.Serve(t, h, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/v1/icl/examples?philosopher=p2&domain=d", nil)); resp.StatusCode != http.StatusOK {
+		t.Errorf("a small one: %d %s", resp.StatusCode, body)
+	}
+	close(release)
+	for range most {
+		if got := <-status; got != http.StatusOK {
+			t.Errorf("one that was read in the end is answered with %d", got)
+		}
+	}
+}
+
+// slowReader takes nothing of a large answer before it is released.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	writing chan<- bool
+	release <-chan struct{}
+}
+
+func (w *slowReader) Write(b []byte) (int, error) {
+	if w.Code == http.StatusOK {
+		select {
+		case w.writing <- true:
+		default:
+		}
+		<-w.release
+	}
+	return w.ResponseRecorder.Write(b)
+}
+
 // A database in which somebody holds all tables, as a migration of the application does, keeps no caller of any route for long.
 func TestRoutesWaitForNobody(t *testing.T) {
 	t.Parallel()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,7 +83,7 @@ func TestWebhook(t *testing.T) {
 	s := newStreet(t, sandbox.Schema{}, side)
 	s.env = append(s.env, "RECONCILER_DIFF_SCHEDULE=@every 1h")
 	task := s.pair("row", "NEUTRAL")
-	p := s.start()
+	p := s.start("GOMEMLIMIT=448MiB") // as the manifests say
 	s.wantContact(task)
 	text := func(body string) io.Reader { return strings.NewReader(body) }
 	lines := 0
@@ -118,8 +119,20 @@ func TestWebhook(t *testing.T) {
 	if got := p.metric(t, `reconciler_webhooks_total{action="other",outcome="refused"}`); got != float64(lines) {
 		t.Errorf("%v refused deliveries are counted, want %d", got, lines)
 	}
-	if got := p.metric(t, "go_memstats_sys_bytes"); got > 400<<20 {
-		t.Errorf("a body that is too large took %v MiB", got/(1<<20))
+	// Many of the largest at once.
+	var all sync.WaitGroup
+	for range 6 {
+		all.Go(func() {
+			head, tail := `{"action": "TASKS_CREATED", "tasks": [{"id": 1, "data": {"pad": "`, `"}}]}`
+			body := io.MultiReader(text(head), io.LimitReader(endless{}, 60<<20), text(tail))
+			if status, answer := s.deliver(p, delivery{body: body}); status != 200 && status != 503 {
+				t.Errorf("one of the largest: %d %s", status, answer)
+			}
+		})
+	}
+	all.Wait()
+	if got := p.metric(t, "go_memstats_sys_bytes"); got > 512<<20 {
+		t.Errorf("large bodies took %v MiB, more than a container has", got/(1<<20))
 	}
 
 	// As they were recorded: of another project.

@@ -22,6 +22,8 @@ const (
 	iclTimeout   = 10 * time.Second
 	defaultLimit = 10
 	ndjson       = "application/x-ndjson"
+	// maxSending bounds the large answers, in bytes, that callers keep in memory by reading them slowly.
+	maxSending = 64 << 20
 )
 
 // iclCall is a request for examples.
@@ -80,6 +82,13 @@ func (a *API) icl(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.(*measured).format = ready.format
+	if ready.body == nil && ready.version == 0 { // of the database: the index keeps its own
+		if !a.sending.TryAcquire(ready.size) {
+			web.Fail(w, &web.Problem{Status: http.StatusServiceUnavailable, After: time.Second, Detail: "Too many large answers are under way: try again, or ask for fewer examples by limit."})
+			return
+		}
+		defer a.sending.Release(ready.size)
+	}
 	ready.send(w, r)
 }
 

@@ -27,6 +27,7 @@ type iclAnswer struct {
 	tag     string
 	header  http.Header
 	body    []byte // nil: a large one
+	size    int64  // of its examples, in bytes; at most maxSending
 	call    iclCall
 	page    icl.Page
 }
@@ -53,6 +54,7 @@ func (c iclCall) answer(u *url.URL, page icl.Page) *iclAnswer {
 	for _, e := range page.Examples {
 		n += e.Len(c.format)
 	}
+	a.size = int64(min(n, maxSending))
 	if n <= maxReady {
 		var b bytes.Buffer
 		if err := a.write(&b); err != nil {

@@ -31,6 +31,7 @@ type API struct {
 	Version  func(icl.Query) uint64
 
 	answers iclAnswers
+	sending *semaphore.Weighted // bytes of large answers that are in memory for their callers alone
 
 	bodies   *semaphore.Weighted // bytes of large deliveries that may be in memory
 	links    gather
@@ -40,7 +41,7 @@ type API struct {
 
 // Server returns the server, ready to serve. It is called once.
 func (a *API) Server() *http.Server {
-	a.bodies = semaphore.NewWeighted(maxBodies)
+	a.bodies, a.sending = semaphore.NewWeighted(maxBodies), semaphore.NewWeighted(maxSending)
 	a.links.commit = a.commitLinks
 	return web.NewServer(web.Options{Listener: metrics.ListenAPI, Metrics: a.Metrics, Log: a.Log}, a.routes())
 }

@@ -25,9 +25,9 @@ const (
 	// commitTimeout leaves room below the 1.0 s after which Label Studio stops
 	// listening, inside the annotator's own request.
 	commitTimeout = 700 * time.Millisecond
-	// maxBodies bounds the large deliveries that are in memory at a time, in bytes.
-	// Label Studio sends one after another.
-	maxBodies = 4 * maxWebhook
+	// maxBodies bounds the large deliveries that are in memory at a time, in bytes, each of
+	// which takes some times its size. Label Studio sends one after another.
+	maxBodies = maxWebhook
 	// maxProbe is above the names that the doctor gives its deliveries.
 	maxProbe = 64
 	// smallBody is far above what is sent for one annotation.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
@@ -36,6 +37,7 @@ var errPart = errors.New("too many texts at once")
 // for concurrent use.
 type Source struct {
 	pool   *pgxpool.Pool
+	pages  *semaphore.Weighted // that are read at a time: each is in memory until it is whole
 	tell   *pgxpool.Pool
 	schema string
 }
@@ -62,7 +64,7 @@ func Open(ctx context.Context, url, schema string, configure ...func(*pgxpool.Co
 		pool.Close()
 		return nil, fmt.Errorf("connect to Aristotle's database: %w", err)
 	}
-	return &Source{pool: pool, tell: tell, schema: schema}, nil
+	return &Source{pool: pool, pages: semaphore.NewWeighted(maxConns), tell: tell, schema: schema}, nil
 }
 
 // Close waits for what is under way and closes all connections.
@@ -136,6 +138,10 @@ func (s *Source) Examples(ctx context.Context, q Query) (Page, error) {
 	if err != nil {
 		return Page{}, err
 	}
+	if err := s.pages.Acquire(ctx, 1); err != nil {
+		return Page{}, fmt.Errorf("wait for other pages: %w", err)
+	}
+	defer s.pages.Release(1)
 	var page Page
 	// Usable or not is known when the texts are read: a few more until the page is full,
 	// and one, to know whether it goes on.
