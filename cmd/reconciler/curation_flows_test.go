@@ -231,8 +231,7 @@ func noScriptsFlow(s *street, page func(*testing.T) *tab, key string) {
 	s.wantStar(task, false)
 	p.open(taskPath(task))
 	p.fill("#text", "r, but better")
-	p.click(`button[value="compare"]`)
-	p.until(`document.querySelector("#changes ins").textContent === ", but better"`)
+	p.sends("compare", `document.querySelector("#changes ins")?.textContent === ", but better"`)
 	p.save("Saved as your annotation in Label Studio.")
 	s.wantCorrection(task, s.side.annotator, "r, but better")
 	held := key + "_held"
@@ -249,19 +248,25 @@ func noScriptsFlow(s *street, page func(*testing.T) *tab, key string) {
 	}
 }
 
-// save presses Save until the page says that it is saved: under load Label Studio is slower than a page waits, which says so then.
+// save presses Save until the page says that it is saved.
 func (p *tab) save(says string) {
 	p.Helper()
-	done := fmt.Sprintf(`document.body.innerText.includes(%q)`, says)
+	p.sends("save", fmt.Sprintf(`document.body.innerText.includes(%q)`, says))
+}
+
+// sends presses a button of the editor until an expression is true of the page that comes: under load Label Studio is slower than a page waits, which says
+// so then.
+func (p *tab) sends(button, done string) {
+	p.Helper()
 	for range 10 {
 		p.js(`document.body.dataset.before = "yes"`)
-		p.click(`button[value="save"]`)
+		p.click(fmt.Sprintf(`button[value=%q]`, button))
 		p.until(`document.readyState === "complete" && !document.body.dataset.before && (` + done + ` || document.querySelector(".notice.problem"))`)
-		if p.js(done) == "true" {
+		if p.js(`Boolean(`+done+`)`) == "true" {
 			return
 		}
 	}
-	p.Fatalf("it is not saved\nthe page is %s", p.where())
+	p.Fatalf("it does not come to %s\nthe page is %s", done, p.where())
 }
 
 // wantCorrection checks that a person's correction is on a task, and that meta and the annotations of others are as they were.
@@ -386,19 +391,17 @@ func conflictFlow(s *street, page func(*testing.T) *tab, key string) {
 	ana.fill("#text", "the text of Ana")
 	ben.fill("#text", "the text of Ben")
 	ana.save("Saved as your annotation")
-	ben.click(`button[value="save"]`)
-	ben.says("Not saved: somebody was faster")
+	ben.save("Not saved: somebody was faster")
 	ben.until(`document.querySelector("#text").value === "the text of Ben"`)
 	ben.until(`document.querySelector("#changes del").textContent === "Ana" && document.querySelector("#changes ins").textContent === "Ben"`)
 	ben.accessible("a conflict")
-	const theirs = `document.querySelector("#changes h2").textContent === "From their text to yours" && document.querySelector("#changes ins")?.textContent === %q`
+	const theirs = `document.querySelector("#changes h2")?.textContent === "From their text to yours" && document.querySelector("#changes ins")?.textContent === %q`
 	ben.fill("#text", "the text of Ana and Ben") // it stays the difference from hers as he writes
 	ben.until(fmt.Sprintf(theirs, " and Ben"))
 	if !ben.keys { // without scripts, too, with her text beside it
 		ben.scripts(false)
 		ben.fill("#text", "the text of Ana or Ben")
-		ben.click(`button[value="compare"]`)
-		ben.until(fmt.Sprintf(theirs, " or Ben") + ` && document.querySelector(".conflict .text").textContent === "the text of Ana"`)
+		ben.sends("compare", fmt.Sprintf(theirs, " or Ben")+` && document.querySelector(".conflict .text").textContent === "the text of Ana"`)
 		ben.scripts(true)
 		ben.fill("#text", "the text of Ana and Ben")
 	}

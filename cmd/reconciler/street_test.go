@@ -72,7 +72,7 @@ func pave(t *testing.T, cfg *Config, side studioSide) *street {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.db.Close)
-	if s.studio, err = labelstudio.New(labelstudio.Options{URL: side.url, Token: side.annotatorsToken}); err != nil {
+	if s.studio, err = labelstudio.New(labelstudio.Options{URL: side.url, Token: side.annotatorsToken, ReadTimeout: patience, WriteTimeout: patience}); err != nil {
 		t.Fatal(err)
 	}
 	for _, title := range []string{"Conquests", "Conquests again"} {
