@@ -132,8 +132,42 @@ func TestClickBeforeFirstTurn(t *testing.T) {
 	r.exec(`UPDATE "Conquest" SET result = 'DEFEAT'`)
 	r.turnAll(r.turner(r.client))
 	r.want("gold ratings", r.text(`SELECT string_agg(conquest_analysis_id, ' ' ORDER BY id) FROM ml_analysis_rating WHERE is_gold_star`), "")
-	r.want("c0", r.showsOf("c0"), "DEFEAT false@1 <nil>")
+	r.want("c0", r.showsOf("c0"), "DEFEAT false@2 <nil>")
 	r.want("c1", r.showsOf("c1"), "DEFEAT false@0 <nil>")
+}
+
+// TestClickIsNotUndone: what a person clicks before a key's first turn is undone by no first contact, and the task's star is not lost.
+func TestClickIsNotUndone(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		initial, result string
+		star, gold      bool
+		want            string
+	}{
+		"union, taken away":            {"union", "VICTORY", true, false, "PENDING false@1 held true"},
+		"union, said to be none":       {"union", "PENDING", true, false, "PENDING false@1 held true"},
+		"union, given":                 {"union", "DEFEAT", false, true, "VICTORY true@1 true"},
+		"labelstudio, taken away":      {"labelstudio", "VICTORY", true, false, "PENDING false@1 held true"},
+		"labelstudio, given":           {"labelstudio", "PENDING", false, true, "VICTORY true@1 true"},
+		"labelstudio, said to be one":  {"labelstudio", "VICTORY", false, true, "VICTORY true@1 true"},
+		"labelstudio, said to be none": {"labelstudio", "PENDING", true, false, "PENDING false@1 held true"},
+		"aristotle, taken away":        {"aristotle", "VICTORY", true, false, "PENDING false@1 false"},
+		"hold, given":                  {"hold", "PENDING", false, true, "VICTORY true@1 held false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1, studio.Delays{})
+			r.exec(`UPDATE "Conquest" SET result = $1`, c.result)
+			r.setMeta(map[string]any{"gold_star": c.star})
+			r.linked(c.initial)
+			if _, err := r.ledger.Click(t.Context(), ledger.Click{Key: "c0", Gold: c.gold, From: ledger.FromCuration}); err != nil {
+				t.Fatal(err)
+			}
+			r.met()
+			r.turnAll(r.turner(r.client))
+			r.want("after the first turn", r.shows(), c.want)
+		})
+	}
 }
 
 // TestClickDuringTurn: a click while a turn is under way, which has read the ratings and

@@ -135,6 +135,8 @@ func (s *sim) editRow(key string) bool {
 func (s *sim) click(key string) bool {
 	a, row := s.accounts[key], s.rows.conquests[key]
 	c := ledger.Click{Key: key, Gold: s.rng.IntN(2) == 0, From: ledger.FromCuration, Held: s.rng.IntN(2) == 0}
+	stored := s.rows.hubs[key]
+	early := row != nil && (stored == nil || stored.D == nil && stored.Of(&row.Conquest)) // no turn has come yet: it goes over what the tasks have shown from the first
 	var notes words
 	for _, e := range s.rows.edgesOf(key) {
 		if sp := a.tasks[e.Task]; e.Held != nil && sp != nil {
@@ -148,6 +150,11 @@ func (s *sim) click(key string) bool {
 	s.logf("a click on %s: star %v, %d holds settled", key, c.Gold, settled)
 	if settled > 0 {
 		a.row |= notes
+	}
+	for _, sp := range a.tasks {
+		if early && !sp.unseen {
+			a.row |= sp.meta
+		}
 	}
 	a.speak(row.IsVictory(), &a.row)
 	s.wal = append(s.wal, key)

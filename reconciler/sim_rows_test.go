@@ -211,10 +211,7 @@ func (m *memRows) click(c ledger.Click) (settled int, err error) {
 	}
 	done.audit = []ledger.Audit{rec}
 	if own {
-		if hub.D != nil {
-			hub.N++
-		}
-		hub.D = &c.Gold
+		hub.D, hub.N = &c.Gold, hub.N+1
 		d, n := hub.D, hub.N
 		done.audit[0].D, done.audit[0].N = d, &n
 		for _, edge := range edges {

@@ -40,7 +40,7 @@ var (
 // hub, the end of every hold and a dirty key in one transaction. The tasks follow with
 // a turn. A row that says so already is left alone, but the hub still counts it: after
 // that no star of a first contact is taken for news. Where no turn has come yet the hub
-// begins with it, as with a turn that finds no task; where the hub is that of an
+// begins with it, counted too: no first contact undoes it. Where the hub is that of an
 // earlier row only the row is written.
 //
 // The hold ends with what was seen when it was noted, not with what its task shows
@@ -126,10 +126,7 @@ func (s *clickState) take(b *pgx.Batch, c Click) Clicked {
 	done, records := Clicked{Row: *s.row, Changed: rec.Wrote != nil}, []Audit{rec}
 	if own { // only then the rating too: one without a hub that knows of it stayed gold if the row then took the star back
 		aristotle.QueueWriteRatings(b, aristotle.Rate(*s.row, c.Gold, s.place(c), s.ratings))
-		if s.hub.D != nil { // else no turn has come yet, and it begins where that would have begun
-			s.hub.N++
-		}
-		s.hub.D = &c.Gold
+		s.hub.D, s.hub.N = &c.Gold, s.hub.N+1
 		records[0].D, records[0].N = s.hub.D, &s.hub.N
 		settled := s.release()
 		for _, e := range settled {

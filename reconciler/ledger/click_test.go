@@ -109,7 +109,7 @@ func TestClickWithoutHub(t *testing.T) {
 	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('first', 'NEUTRAL', 'p', 'd'), ('again', 'NEUTRAL', 'p', 'd')`)
 	l.exec(t, `INSERT INTO hub (key, d, n, created_at) VALUES ('again', false, 4, '2001-01-01')`)
 	l.exec(t, `INSERT INTO edge (task_id, key, project, begun, held) VALUES (1, 'again', 1, 'union', '{"shown": true, "stamp": "", "stars": null}')`)
-	for key, hub := range map[string]told{"first": {D: "true", Gold: 1, Audit: []string{"curation click t NEUTRAL VICTORY true 0"}},
+	for key, hub := range map[string]told{"first": {D: "true", N: 1, Gold: 1, Audit: []string{"curation click t NEUTRAL VICTORY true 1"}},
 		"again": {D: "false", N: 4, Audit: []string{"curation click t NEUTRAL VICTORY"}}} {
 		done := l.clicked(t, Click{Key: key, Gold: true, From: FromCuration})
 		wantTold(t, key, l.told(t, key), told{Result: "VICTORY", Example: true, Fresh: true, Gold: hub.Gold, D: hub.D, N: hub.N, Audit: hub.Audit})
@@ -188,7 +188,7 @@ func TestClickWaits(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if got := l.told(t, "k"); got.Result != "VICTORY" || got.Audit[0] != "curation click t NEUTRAL VICTORY true 0" {
+	if got := l.told(t, "k"); got.Result != "VICTORY" || got.Audit[0] != "curation click t NEUTRAL VICTORY true 1" {
 		t.Errorf("%+v", got)
 	}
 }

@@ -37,6 +37,8 @@ func features() []feature {
 		{"several PATCHes of a key, one of them refused", func(m *model) bool { return m.tasks == 2 && m.left.refusals > 0 }},
 		{"a click, or held settle", func(m *model) bool { return m.left.clicks > 0 && m.begun == Hold }},
 		{"a click, and an annotation after the look that was held", func(m *model) bool { return m.left.clicks > 0 && m.left.stars > 0 && m.begun == Hold }},
+		{"a click before the first turn", func(m *model) bool { return m.left.early > 0 && m.starred }},
+		{"a click before the first turn, labelstudio", func(m *model) bool { return m.left.early > 0 && m.begun == LabelStudio }},
 		{"a click on another row than the hub's", func(m *model) bool { return m.left.clicks > 0 && m.left.rows > 0 }},
 		{"labelstudio, one of two tasks starred", func(m *model) bool { return m.begun == LabelStudio && m.mixed }},
 		{"labelstudio, an unread task leaves it open", func(m *model) bool { return m.begun == LabelStudio && m.tasks == 2 && m.left.unread > 0 }},

@@ -29,6 +29,17 @@ func models() []model {
 		{name: "bounded PATCHes", size: medium, tasks: 1, workers: 1, known: true, patches: 8, left: budget{edits: 4, crashes: 2, lost: 2}},
 		{name: "bounded PATCHes, no faults", tasks: 1, workers: 1, known: true, patches: 4, left: budget{edits: 2, stars: 2}},
 
+		// A click before the first turn.
+		{name: "union, clicked first", tasks: 1, workers: 1, starred: true, begin: anyRow, left: budget{edits: 1, stars: 1, early: 1, clicks: 1, lost: 1}},
+		{name: "union, bare, clicked first", tasks: 1, workers: 1, begin: anyRow, left: budget{edits: 1, stars: 1, early: 1, lost: 1}},
+		{name: "labelstudio, clicked first", tasks: 1, workers: 1, begun: LabelStudio, begin: anyRow, left: budget{edits: 1, stars: 1, early: 1, lost: 1}},
+		{name: "labelstudio, starred, clicked first", tasks: 1, workers: 1, begun: LabelStudio, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, clicks: 1, lost: 1}},
+		{name: "aristotle, clicked first", tasks: 1, workers: 1, begun: Aristotle, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, lost: 1}},
+		{name: "hold, clicked first", tasks: 1, workers: 1, begun: Hold, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, clicks: 1, lost: 1}},
+		{name: "clicked first, row goes", size: medium, tasks: 1, workers: 1, starred: true, begin: anyRow, left: budget{edits: 1, early: 2, rows: 1}},
+		{name: "two tasks, labelstudio, clicked first", size: medium, tasks: 2, workers: 1, begun: LabelStudio, mixed: true, begin: anyRow, left: budget{edits: 1, early: 1, unread: 1}},
+		{name: "two workers, clicked first", size: medium, tasks: 1, workers: 2, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, lost: 1}},
+
 		{name: "two star keys that differ at first", older: true, differ: true, tasks: 1, workers: 1, begin: anyRow, left: budget{edits: 2, lost: 1, clicks: 1}},
 		{name: "another conquest", size: medium, tasks: 1, workers: 1, known: true, left: budget{edits: 2, stars: 1, moves: 2, lost: 1}},
 		{name: "our backup", size: medium, tasks: 1, workers: 1, restores: ours, known: true, left: budget{edits: 3, backups: 1, lost: 1}},

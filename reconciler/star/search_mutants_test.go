@@ -30,6 +30,7 @@ const (
 	keepsLink           mutant = "a task that names another conquest stays linked"
 	foreignStamp        mutant = "a foreign stamp counts"
 	holdByRow           mutant = "a hold ended by the row alone"
+	earlyUncounted      mutant = "a click before the first turn counts for nothing"
 	trustListing        mutant = "trust a listing that was asked for before S1"
 	readAgain           mutant = "read again without S1"
 	unsentIsSettled     mutant = "not sent yet counts as settled"
@@ -187,6 +188,7 @@ func TestMutants(t *testing.T) {
 		unreadIsNone:        "two tasks, labelstudio, one starred",
 		foreignStamp:        "two tasks, copied meta",
 		holdByRow:           "hold",
+		earlyUncounted:      "union, clicked first",
 		doneForgetsTriggers: "queue, two workers",
 		absentUnstars:       "blob",
 		metaOrAnnotation:    "annotations",

@@ -41,7 +41,7 @@ func (m *model) people(s *state, try tries) {
 	if !s.row.gone {
 		try("the row is deleted", 0, func(s *state) bool { return s.untouched() && spend(&s.left.rows) && m.dropRow(s) && m.changed(s) })
 	}
-	if m.left.clicks > 0 {
+	if m.left.clicks+m.left.early > 0 {
 		for _, v := range []bool{false, true} {
 			try([]string{"a click on the page: no star", "a click on the page: star"}[bit(v)], 0, func(s *state) bool { return m.click(s, v) && m.changed(s) })
 		}
@@ -212,18 +212,27 @@ func (m *model) asShown(s *state) {
 	}
 }
 
-// click is our page, or `held settle`: an edit of the row that we write ourselves.
+// click is our page, or `held settle`: an edit of the row that we write ourselves. Where no
+// turn has come yet the hub begins with it, and it goes over what the tasks have shown from the first.
 func (m *model) click(s *state, v bool) bool {
-	if s.row.gone || !s.edges[0].held && !s.edges[1].held || !spend(&s.left.clicks) {
+	left := &s.left.clicks
+	if !s.hub.known {
+		left = &s.left.early
+	}
+	if s.row.gone || s.hub.known && !s.edges[0].held && !s.edges[1].held || !spend(left) {
 		return false
 	}
-	switch {
-	case v:
-		s.row.result = Victory
-	case s.row.result == Victory:
-		s.row.result = Pending
-	}
-	if s.hub.known && s.hub.gen == s.row.gen {
+	if !s.hub.known {
+		s.hub = hub{known: true, d: v, gen: s.row.gen, changed: !m.breaks(earlyUncounted)}
+		if s.row.result != Victory {
+			s.hub.before = s.row.result
+		}
+		for i := range m.tasks {
+			if t := &s.tasks[i]; !t.unseen {
+				s.row.by |= t.by
+			}
+		}
+	} else if s.hub.gen == s.row.gen {
 		s.hub.d, s.hub.changed = v, true
 		for i := range m.tasks {
 			if e := &s.edges[i]; e.held && !m.breaks(holdByRow) {
@@ -232,6 +241,12 @@ func (m *model) click(s *state, v bool) bool {
 				e.held, e.note = false, note{}
 			}
 		}
+	}
+	switch {
+	case v:
+		s.row.result = Victory
+	case s.row.result == Victory:
+		s.row.result = Pending
 	}
 	s.speak(v, &s.row.by)
 	return true

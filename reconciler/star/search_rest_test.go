@@ -80,7 +80,7 @@ func (m *model) wrong(s state) string {
 		return "the row is not the hub"
 	}
 	held, heard := false, s.row.by
-	asked := s.left.edits < m.left.edits || s.left.stars < m.left.stars || s.left.clicks < m.left.clicks
+	asked := s.left.edits < m.left.edits || s.left.stars < m.left.stars || s.left.clicks < m.left.clicks || s.left.early < m.left.early
 	if m.begun == Hold && s.hub.changed && !asked {
 		return "a person was to decide, and nobody has"
 	}

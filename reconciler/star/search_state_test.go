@@ -169,17 +169,17 @@ type backup struct {
 	stars [2]uint8
 }
 
-// budget is what may still happen.
+// budget is what may still happen. Early are clicks before the first turn.
 type budget struct {
-	edits, stars, crashes, lost, refusals, unread, blobs, saves, rows, tasks, others, clicks, foreign, moves, backups uint8
+	edits, stars, crashes, lost, refusals, unread, blobs, saves, rows, tasks, others, clicks, early, foreign, moves, backups uint8
 }
 
 // counts are the fields of a budget, and budgetNames what they count.
-func (b budget) counts() [15]uint8 {
-	return [...]uint8{b.edits, b.stars, b.crashes, b.lost, b.refusals, b.unread, b.blobs, b.saves, b.rows, b.tasks, b.others, b.clicks, b.foreign, b.moves, b.backups}
+func (b budget) counts() [16]uint8 {
+	return [...]uint8{b.edits, b.stars, b.crashes, b.lost, b.refusals, b.unread, b.blobs, b.saves, b.rows, b.tasks, b.others, b.clicks, b.early, b.foreign, b.moves, b.backups}
 }
 
-var budgetNames = [...]string{"edits", "stars", "crashes", "lost", "refusals", "unread", "blobs", "saves", "rows", "tasks", "others", "clicks", "foreign", "moves", "backups"}
+var budgetNames = [...]string{"edits", "stars", "crashes", "lost", "refusals", "unread", "blobs", "saves", "rows", "tasks", "others", "clicks", "early clicks", "foreign", "moves", "backups"}
 
 // speak adds a word by somebody who had seen those of at, and leaves it there.
 func (s *state) speak(value bool, at *words) {
