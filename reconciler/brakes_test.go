@@ -298,7 +298,7 @@ func (w lines) Write(b []byte) (int, error) {
 
 // elsewhere puts another Label Studio behind the URL: its project and its tasks have the same
 // numbers and the same conquests, and are others.
-func (r *rig) elsewhere(n int) {
+func (r *rig) elsewhere(n int) *studio.StandIn {
 	r.Helper()
 	other, err := studio.StartStandIn(studio.StandInOptions{})
 	if err != nil {
@@ -311,6 +311,55 @@ func (r *rig) elsewhere(n int) {
 	}
 	if r.client, err = labelstudio.New(labelstudio.Options{URL: other.URL(), Token: other.Token()}); err != nil {
 		r.Fatal(err)
+	}
+	return other
+}
+
+// TestStrays: another Label Studio whose tasks have other numbers than ours. However few they are, a pass links none of
+// them and makes nothing dirty before a person has said so, and leaves nothing behind once the right one is back.
+func TestStrays(t *testing.T) {
+	t.Parallel()
+	const n = 40
+	for name, released := range map[string]bool{"mended": false, "released": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, n, studio.Delays{})
+			r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id IN ('c0', 'c1', 'c2')`)
+			r.contacted()
+			written, right := r.written(), r.client
+			other := r.elsewhere(n)
+			for _, task := range r.tasks {
+				other.DeleteTask(task)
+			}
+			for i := range 6 {
+				other.AddTask(r.project, map[string]any{"conquest_id": fmt.Sprint("c", i), "prompt": "p", "response": "r"}, map[string]any{"gold_star": i > 2})
+			}
+			other.AddTask(r.project, map[string]any{"conquest_id": "of nobody"}, nil)
+			d := reconciler.Differ{Ledger: r.ledger, Studio: r.client, Projects: []int64{r.project}, Initial: "union", Brakes: reconciler.Brakes{Count: 20, Share: 0.1}, Log: slog.New(slog.DiscardHandler)}
+			report, err := d.All(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.full(r.passes(nil))
+			r.want("written", r.written(), written)
+			r.want("dirty", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen`), "0")
+			r.want("plan and why", r.text(`SELECT string_agg(concat_ws(' ', links, plan, brake), ', ') FROM reconciler.pass WHERE state = 'braked'`), "7 "+report.Plan+" "+report.Brake)
+			if !strings.Contains(report.Brake, "another Label Studio") {
+				t.Errorf("braked %q", report.Brake)
+			}
+			if !released {
+				r.client = right
+				r.full(r.passes(nil))
+				r.want("written", r.written(), written)
+				r.want("left behind", r.text(`SELECT count(*) FROM reconciler.sight`)+r.text(`SELECT string_agg(key, ', ') FROM reconciler.finding`), "0")
+				r.want("the newest pass", r.text(`SELECT concat_ws(' ', state, links) FROM reconciler.pass ORDER BY id DESC LIMIT 1`), "done 0")
+				return
+			}
+			r.releases(7)
+			r.turnFor(r.turner(r.client))
+			r.want("rows", r.text(`SELECT string_agg(id, ' ' ORDER BY id) FROM "Conquest" WHERE result = 'VICTORY'`), "c0 c1 c2 c3 c4 c5")
+			r.want("left behind", r.text(`SELECT count(*) FROM reconciler.sight`), "0")
+		})
 	}
 }
 

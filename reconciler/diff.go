@@ -25,6 +25,7 @@ const (
 	changeSet   = "set"
 	changeClear = "clear"
 	changeLink  = "link"
+	changeStray = "stray" // a link as well, of what may be another Label Studio
 )
 
 // compared is a key with what both sides show of it and what a turn would make of it:
@@ -96,6 +97,9 @@ func (c *compared) see(glimpses map[int64]*glimpse, ours ledger.Projects) (edges
 		case g.Absent:
 			look.Sight = star.Missing
 			c.stale(e.Edge, g, "its project does not list it")
+		case g.Stray:
+			look.Sight = star.Missing
+			c.Finding, c.touch = strayed(e.Key, e.Task, e.Project), true
 		case isOtherTask(e.Edge, g.CreatedAt) || g.Key != e.Key:
 			look.Sight = star.Missing
 			c.stale(e.Edge, g, either(g.Key == e.Key, "its number is another task's now", "it names another conquest"))
@@ -127,12 +131,22 @@ func outdated(e ledger.Edge, g *glimpse, q ledger.Working) bool {
 
 // stale notes that a link does not hold.
 func (c *compared) stale(e ledger.Edge, g *glimpse, why string) {
-	c.Class, c.Change, c.touch = string(metrics.LinkStale), changeLink, true
+	if c.touch = true; c.Change == changeStray {
+		return
+	}
+	c.Class, c.Change = string(metrics.LinkStale), changeLink
 	c.Decision, c.Reason = fmt.Sprintf("ask for task %d by itself", e.Task), why
 	if g.Distrusted {
 		c.Change, c.Leave, c.Decision = "", true, "nothing: it may be another Label Studio, or one that was restored"
 		c.Reason = fmt.Sprintf("project %d shows neither the first nor the last of its tasks that were known", e.Project)
 	}
+}
+
+// strayed is the finding of a key that a task names which nothing is linked to before a person has
+// said so.
+func strayed(key string, task, project int64) ledger.Finding {
+	return ledger.Finding{Key: key, Class: string(metrics.LinkStale), Change: changeStray, Decision: fmt.Sprintf("begin with task %d", task),
+		Reason: fmt.Sprintf("project %d shows neither the first nor the last of its tasks that were known", project)}
 }
 
 // judge gives the key its class, by what is most wrong with it: row and star first,

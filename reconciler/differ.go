@@ -127,6 +127,11 @@ func (d *Differ) All(ctx context.Context) (*Report, error) {
 	if err != nil || len(r.Keys) == 0 || len(r.Keys) > confirmMost {
 		return r, err
 	}
+	for _, g := range glimpses { // by its keys alone a project is not known for another one
+		if g.Stray || g.Distrusted {
+			return r, nil
+		}
+	}
 	return d.confirm(ctx, r)
 }
 

@@ -23,6 +23,7 @@ type glimpse struct {
 	At        time.Time `json:"at"`               // before it was asked for, on our clock
 	Was       string    `json:"was,omitempty"`    // the conquest that we know it by, where that is another
 	Absent    bool      `json:"absent,omitempty"` // the listing of its project did not show it
+	Stray     bool      `json:"stray,omitempty"`  // it is new, in a project that is not the one that we know
 	// Distrusted: it is absent, and so is the rest of what we knew of its project.
 	Distrusted bool `json:"distrusted,omitempty"`
 }

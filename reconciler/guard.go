@@ -23,8 +23,9 @@ type Brakes struct {
 // the same changes, whoever found them: keys must come in the order of their bytes.
 type plan struct {
 	ledger.Tally
-	sum hash.Hash
-	any bool
+	sum    hash.Hash
+	any    bool
+	strays int // of the links, those of what may be another Label Studio: no number of them goes by itself
 }
 
 // acts tells whether a finding is one that a pass acts upon. What is being worked on
@@ -51,6 +52,9 @@ func (p *plan) add(f ledger.Finding) {
 		p.Clears++
 	case changeLink:
 		p.Links++
+	case changeStray:
+		p.Links++
+		p.strays++
 	}
 }
 
@@ -64,8 +68,11 @@ func (p *plan) hash() string {
 
 // check tells why a plan must wait for a person; "": it need not.
 func (b Brakes) check(ctx context.Context, l *ledger.Ledger, p *plan) (string, error) {
-	if !p.any { // nothing to ask about
+	switch {
+	case !p.any: // nothing to ask about
 		return "", nil
+	case p.strays > 0:
+		return fmt.Sprintf("it would link %d keys to new tasks of what may be another Label Studio: their project shows neither the first nor the last of its tasks that were known", p.strays), nil
 	}
 	hour, err := l.LastHour(ctx)
 	if err != nil {

@@ -270,19 +270,23 @@ func (p *Passes) keep(ctx context.Context, pass ledger.Pass, project int64, g pa
 	return ctx.Err()
 }
 
-// newLinks are the links of the tasks that are unlike: the others have theirs.
+// newLinks are the links of the tasks that are unlike: the others have theirs. Strays get them
+// once a person releases the plan that has them.
 func newLinks(g page) []ledger.Link {
 	var unlike []ledger.Link
 	for i := range g.tasks {
-		if seen := g.glimpses[g.tasks[i].ID]; seen != nil && seen.Key != "" {
+		if seen := g.glimpses[g.tasks[i].ID]; seen != nil && seen.Key != "" && !seen.Stray {
 			unlike = append(unlike, ledger.Link{Task: g.tasks[i].ID, Project: seen.Project, Key: seen.Key})
 		}
 	}
 	return unlike
 }
 
-// absent is a glimpse of a task that a listing did not show, as it is stored.
-var absent = map[string]bool{"absent": true}
+// Parts of glimpses as they are stored.
+var (
+	absent = map[string]bool{"absent": true} // a listing did not show the task
+	stray  = map[string]bool{"stray": true}
+)
 
 func (p *Passes) distrust(ctx context.Context, s *survey, pass ledger.Pass, project int64) error {
 	no, err := s.distrusts(ctx, project, func(tasks ...int64) (bool, error) {
@@ -336,6 +340,18 @@ func (p *Passes) compareAll(ctx context.Context, pass ledger.Pass) (total int, e
 	if err != nil {
 		return 0, err
 	}
+	strays, err := p.Ledger.Strays(ctx, pass.ID, stray)
+	if err != nil {
+		return 0, err
+	}
+	for some := range slices.Chunk(strays, foundPage) { // whatever else was found of their keys
+		for _, s := range some {
+			found = append(found, strayed(s.Key, s.Task, s.Project))
+		}
+		if err := commit(last); err != nil {
+			return 0, err
+		}
+	}
 	p.Log.InfoContext(ctx, "every row was compared", logPass, pass.ID, logKeys, total, logTook, time.Since(start))
 	return total, nil
 }
@@ -365,7 +381,7 @@ func (p *Passes) planned(ctx context.Context, pass ledger.Pass, read []int64, fo
 		return err
 	}
 	is := ledger.Planned{Plan: sum.hash(), Brake: why, Tally: sum.Tally}
-	if err := p.Ledger.EndComparing(ctx, pass.ID, p.runner, is, read, skew); err != nil {
+	if err := p.Ledger.EndComparing(ctx, pass.ID, p.runner, is, read, skew, stray); err != nil {
 		return err
 	}
 	p.marking, p.known = true, nil

@@ -46,6 +46,7 @@ type page struct {
 	upto     int64 // the last task id that it covers
 	tasks    []labelstudio.Task
 	glimpses map[int64]*glimpse // of the tasks that are unlike their edges
+	strange  bool               // its project is not the one that we know
 }
 
 // errShort is a listing that is shorter than it says itself: nothing may be inferred
@@ -62,6 +63,10 @@ func (s *survey) project(ctx context.Context, project, after int64, each func(pa
 		err   error
 	}
 	from, err := s.source(ctx, project)
+	if err != nil {
+		return err
+	}
+	strange, err := s.strange(ctx, from, project)
 	if err != nil {
 		return err
 	}
@@ -86,7 +91,7 @@ func (s *survey) project(ctx context.Context, project, after int64, each func(pa
 		case len(a.tasks) < min(from.page, a.left):
 			return errShort
 		}
-		p := page{tasks: a.tasks, upto: math.MaxInt64, glimpses: map[int64]*glimpse{}}
+		p := page{tasks: a.tasks, upto: math.MaxInt64, glimpses: map[int64]*glimpse{}, strange: strange}
 		last := len(a.tasks) < from.page
 		if !last {
 			p.upto = a.tasks[len(a.tasks)-1].ID
@@ -130,6 +135,8 @@ func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p
 				g.Was = edges[0].Key
 			}
 			edges = edges[1:]
+		} else {
+			g.Stray = p.strange
 		}
 		if unlike {
 			p.glimpses[t.ID] = new(g)
@@ -153,6 +160,32 @@ func (p *page) miss(e ledger.Edge, at time.Time) {
 	if e.MissingSince == nil {
 		p.glimpses[e.Task] = &glimpse{Key: e.Key, Project: e.Project, Absent: true, At: at}
 	}
+}
+
+// strange tells whether a project is not the one that we know, by the first and the last of
+// its tasks that were known: what is new in it may be another Label Studio's.
+func (s *survey) strange(ctx context.Context, from source, project int64) (bool, error) {
+	if s.blank {
+		return false, nil
+	}
+	first, last, err := s.ledger.Known(ctx, project)
+	if err != nil || first == 0 {
+		return false, err
+	}
+	edges, err := s.ledger.Edges(ctx, []int64{first, last})
+	if err != nil {
+		return false, err
+	}
+	for _, id := range []int64{first, last} {
+		tasks, left, err := from.TasksAfter(ctx, project, id-1, 1)
+		if err == nil && len(tasks) < min(1, left) {
+			err = errShort
+		}
+		if err != nil || showsOneOf(edges, tasks) {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // distrusts tells whether nothing may be inferred from what a project lacks: neither

@@ -13,7 +13,7 @@ import (
 type Finding struct {
 	Key       string `json:"key"`
 	Class     string `json:"class"`     // of drift, as the metrics name it; "": only to be looked at
-	Change    string `json:"change"`    // "set", "clear" or "link", as a Tally counts it; "": none of them
+	Change    string `json:"change"`    // "set", "clear", "link" or "stray", as a Tally counts it; "": none of them
 	Explained bool   `json:"explained"` // it is being worked on, or changed meanwhile
 	Leave     bool   `json:"leave"`     // it is noted, and not made dirty: a turn would change nothing
 	Decision  string `json:"decision"`  // what a turn would do
@@ -37,7 +37,22 @@ func queueFindings(b *pgx.Batch, pass int64, found []Finding) {
 			COALESCE((SELECT min(since) FROM finding f WHERE f.key = x.key AND f.class = x.class), now()), CASE WHEN x.leave THEN now() END
 		FROM jsonb_to_recordset($2) AS x(key text, class text, change text, explained boolean, leave boolean, decision text, reason text)
 		ON CONFLICT (key, pass) DO UPDATE SET class = EXCLUDED.class, change = EXCLUDED.change, explained = EXCLUDED.explained,
-			decision = EXCLUDED.decision, reason = EXCLUDED.reason`, pass, found)
+			decision = EXCLUDED.decision, reason = EXCLUDED.reason, marked_at = EXCLUDED.marked_at`, pass, found)
+}
+
+// Stray is a key with the first of the tasks that a pass saw name it and did not link.
+type Stray struct {
+	Key           string
+	Task, Project int64
+}
+
+// Strays returns them in the order of keys; stray is what is noted of such a task.
+func (l *Ledger) Strays(ctx context.Context, pass int64, stray any) ([]Stray, error) {
+	rows, err := l.pool.Query(ctx, `SELECT DISTINCT ON (seen->>'key') seen->>'key', task_id, project FROM sight WHERE pass = $1 AND seen @> $2 ORDER BY 1, 2`, pass, stray)
+	if err != nil {
+		return nil, fmt.Errorf("read the strays of pass %d: %w", pass, err)
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Stray])
 }
 
 // Plan hands the findings of a pass that it would act upon over, in the order of the
@@ -94,8 +109,9 @@ func (p Planned) state() PassState {
 // EndComparing commits what a full pass has come to. What earlier passes had found
 // and this one did not is over; read are the projects that it has read, whose news
 // since it began are the incremental pass's from now on: what was more than that could
-// hold must not be asked for again. skew is what the clocks may differ by.
-func (l *Ledger) EndComparing(ctx context.Context, pass int64, runner string, is Planned, read []int64, skew time.Duration) error {
+// hold must not be asked for again. skew is what the clocks may differ by. Sights that hold
+// stray are kept, for [Ledger.Release].
+func (l *Ledger) EndComparing(ctx context.Context, pass int64, runner string, is Planned, read []int64, skew time.Duration, stray any) error {
 	b := &pgx.Batch{}
 	b.Queue(`INSERT INTO project AS p (id, full_at, watermark)
 		SELECT r, began_at - $3::interval, began_at - $3::interval FROM pass, unnest($2::bigint[]) AS r WHERE pass.id = $1 ORDER BY r
@@ -104,7 +120,7 @@ func (l *Ledger) EndComparing(ctx context.Context, pass int64, runner string, is
 	b.Queue(`UPDATE pass o SET state = 'replaced', ended_at = COALESCE(o.ended_at, now()) FROM pass p
 		WHERE p.id = $1 AND o.id < p.id AND o.state IN ('braked', 'marking', 'reading', 'comparing') AND o.released_at IS NULL AND (p.projects IS NULL OR o.projects <@ p.projects)`, pass)
 	b.Queue(`DELETE FROM finding f USING pass o WHERE o.id = f.pass AND o.id < $1 AND o.state IN ('done', 'replaced')`, pass)
-	b.Queue(`DELETE FROM sight s USING pass o WHERE o.id = s.pass AND (o.id = $1 OR o.state IN ('done', 'replaced'))`, pass)
+	b.Queue(`DELETE FROM sight s USING pass o WHERE o.id = s.pass AND (o.id = $1 AND NOT seen @> $2 OR o.state IN ('done', 'replaced'))`, pass, stray)
 	return l.step(ctx, b, pass, endSet, runner, is.state(), is.Plan, is.Sets, is.Clears, is.Links, is.Brake)
 }
 
@@ -183,12 +199,16 @@ func (l *Ledger) MarkFound(ctx context.Context, most int) (n int, more bool, err
 var ErrNoPlan = errors.New("no braked pass has this plan")
 
 // Release lets a braked pass go on: exactly the plan that has this hash, by a person
-// whose word it is. It returns how many keys that are. [ErrNoPlan]: there is none, or
-// it was replaced by a later one.
+// whose word it is, strays and all. It returns how many keys that are. [ErrNoPlan]: there
+// is none, or it was replaced by a later one.
 func (l *Ledger) Release(ctx context.Context, hash, by string) (int, error) {
 	var n int
 	err := l.pool.QueryRow(ctx, `WITH released AS (
-			UPDATE pass SET state = 'marking', released_at = now(), released_by = $2 WHERE state = 'braked' AND plan = $1 RETURNING sets + clears + links AS n)
+			UPDATE pass SET state = 'marking', released_at = now(), released_by = $2 WHERE state = 'braked' AND plan = $1 RETURNING id, sets + clears + links AS n
+		), strays AS (
+			DELETE FROM sight s USING released r WHERE s.pass = r.id RETURNING s.task_id, s.project, s.seen->>'key' AS key
+		), linked AS (
+			INSERT INTO edge (task_id, key, project, begun) SELECT task_id, key, project, 'union' FROM strays ORDER BY task_id ON CONFLICT DO NOTHING)
 		SELECT n, pg_notify($3, '')::text FROM released`, hash, by, channel(l.schema, "poke")).Scan(&n, nil)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("release plan %q: %w", hash, ErrNoPlan)

@@ -280,7 +280,7 @@ func TestWatermark(t *testing.T) {
 		err = l.EndReading(t.Context(), pass.ID, "it", nil)
 	}
 	if err == nil {
-		err = l.EndComparing(t.Context(), pass.ID, "it", Planned{}, []int64{1, 2, 3}, time.Minute)
+		err = l.EndComparing(t.Context(), pass.ID, "it", Planned{}, []int64{1, 2, 3}, time.Minute, map[string]bool{})
 	}
 	if err != nil {
 		t.Fatal(err)
