@@ -26,6 +26,7 @@ const (
 	endsAnyClaim simMutant = "a claim that is lost ends the turn"
 	anyAttempt   simMutant = "S5 without the attempt check"
 	refusalAny   simMutant = "a refusal clears any intent"
+	earlyUncount simMutant = "a click before the first turn counts for nothing"
 	believeRows  simMutant = "believe a filter's answer without checking the rows"
 )
 
@@ -41,6 +42,8 @@ func (m simMutant) break_(rows *memRows) {
 		rows.settlesAnyAttempt = true
 	case refusalAny:
 		rows.refusalClearsAny = true
+	case earlyUncount:
+		rows.earlyUncounted = true
 	}
 }
 
@@ -136,7 +139,7 @@ func TestSimulationMutants(t *testing.T) {
 			find(m.name, m.name, "")
 		}
 	}
-	for _, m := range []simMutant{confirmFirst, claimStays, believeRows} { // TestConformanceMutants finds the others
+	for _, m := range []simMutant{confirmFirst, claimStays, earlyUncount, believeRows} { // TestConformanceMutants finds the others
 		find(string(m), "", string(m))
 	}
 }

@@ -34,7 +34,7 @@ type memRows struct {
 	writes    int // changes of anything but the queue
 
 	// Rules of the SQL, broken by a mutant.
-	doneAsWanted, claimStays, endsAnyClaim, settlesAnyAttempt, refusalClearsAny bool
+	doneAsWanted, claimStays, endsAnyClaim, settlesAnyAttempt, refusalClearsAny, earlyUncounted bool
 }
 
 type memConquest struct {
@@ -211,7 +211,10 @@ func (m *memRows) click(c ledger.Click) (settled int, err error) {
 	}
 	done.audit = []ledger.Audit{rec}
 	if own {
-		hub.D, hub.N = &c.Gold, hub.N+1
+		if hub.D != nil || !m.earlyUncounted {
+			hub.N++
+		}
+		hub.D = &c.Gold
 		d, n := hub.D, hub.N
 		done.audit[0].D, done.audit[0].N = d, &n
 		for _, edge := range edges {

@@ -36,9 +36,9 @@ func models() []model {
 		{name: "labelstudio, starred, clicked first", tasks: 1, workers: 1, begun: LabelStudio, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, clicks: 1, lost: 1}},
 		{name: "aristotle, clicked first", tasks: 1, workers: 1, begun: Aristotle, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, lost: 1}},
 		{name: "hold, clicked first", tasks: 1, workers: 1, begun: Hold, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, clicks: 1, lost: 1}},
-		{name: "clicked first, row goes", size: medium, tasks: 1, workers: 1, starred: true, begin: anyRow, left: budget{edits: 1, early: 2, rows: 1}},
-		{name: "two tasks, labelstudio, clicked first", size: medium, tasks: 2, workers: 1, begun: LabelStudio, mixed: true, begin: anyRow, left: budget{edits: 1, early: 1, unread: 1}},
-		{name: "two workers, clicked first", size: medium, tasks: 1, workers: 2, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, lost: 1}},
+		{name: "clicked first, row goes", tasks: 1, workers: 1, starred: true, begin: anyRow, left: budget{edits: 1, early: 2, rows: 1}},
+		{name: "two tasks, labelstudio, clicked first", tasks: 2, workers: 1, begun: LabelStudio, mixed: true, begin: anyRow, left: budget{edits: 1, early: 1, unread: 1}},
+		{name: "two workers, clicked first", tasks: 1, workers: 2, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, lost: 1}},
 
 		{name: "two star keys that differ at first", older: true, differ: true, tasks: 1, workers: 1, begin: anyRow, left: budget{edits: 2, lost: 1, clicks: 1}},
 		{name: "another conquest", size: medium, tasks: 1, workers: 1, known: true, left: budget{edits: 2, stars: 1, moves: 2, lost: 1}},
