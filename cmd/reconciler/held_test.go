@@ -69,6 +69,7 @@ func TestHeld(t *testing.T) {
 	p := s.start()
 	s.wantHeld(2)
 	s.wantLog(p, "held: the sides differed at first contact")
+	s.wantLog(p, "msg=streaming") // before that nobody reads the slot
 	s.has("the row", s.row("byMeta"), object{"result": "DEFEAT"})
 
 	out, _, _ := s.command("status")
