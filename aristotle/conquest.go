@@ -39,8 +39,34 @@ func (c Conquest) IsVictory() bool { return c.Result != nil && *c.Result == Vict
 // writers and handed over as they are then. NO KEY: rows that only refer to them
 // do not wait for us.
 func QueueLock(b *pgx.Batch, ids []string, each func(Conquest)) {
-	b.Queue(`SELECT id, result::text, "resultNotes", philosopher, domain, "createdAt"::text
-		FROM public."Conquest" WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE`, ids).
+	queueLock(b, lockSQL, ids, each)
+}
+
+// QueueLockFree is QueueLock that waits for nobody: of rows that others have locked
+// it hands over no more than the ids.
+func QueueLockFree(b *pgx.Batch, ids []string, each func(Conquest), busy func(id string)) {
+	free := map[string]bool{}
+	queueLock(b, lockSQL+` SKIP LOCKED`, ids, func(c Conquest) {
+		free[c.ID] = true
+		each(c)
+	})
+	b.Queue(`SELECT id FROM public."Conquest" WHERE id = ANY($1)`, ids).Query(func(rows pgx.Rows) error {
+		var id string
+		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+			if !free[id] {
+				busy(id)
+			}
+			return nil
+		})
+		return err
+	})
+}
+
+const lockSQL = `SELECT id, result::text, "resultNotes", philosopher, domain, "createdAt"::text
+	FROM public."Conquest" WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE`
+
+func queueLock(b *pgx.Batch, sql string, ids []string, each func(Conquest)) {
+	b.Queue(sql, ids).
 		Query(func(rows pgx.Rows) error {
 			var c Conquest
 			_, err := pgx.ForEachRow(rows, []any{&c.ID, &c.Result, &c.Notes, &c.Philosopher, &c.Domain, &c.CreatedAt}, func() error {

@@ -32,6 +32,8 @@ type twin struct {
 	rng *rand.Rand
 	log []string
 
+	busy *rand.Rand // of rows that the application keeps locked during a turn; nil: of none
+
 	db     *pgxpool.Pool
 	ledger *ledger.Ledger
 	studio *studio.StandIn
@@ -53,6 +55,9 @@ type twin struct {
 
 const twinKeys = 2
 
+// soon makes a row that is locked one that is not waited for long.
+func soon(conf *pgxpool.Config) { conf.ConnConfig.RuntimeParams["lock_timeout"] = "20" }
+
 func newTwin(t *testing.T, seed uint64) *twin {
 	w := &twin{T: t, rng: rand.New(rand.NewPCG(seed, 5)), rows: newMemRows(), tasks: newMemTasks()}
 	url := pgtest.Database(t, sandbox.Schema{})
@@ -62,7 +67,7 @@ func newTwin(t *testing.T, seed uint64) *twin {
 	}
 	t.Cleanup(w.db.Close)
 	w.exec(`CREATE SCHEMA reconciler`)
-	if w.ledger, err = ledger.Open(t.Context(), url, "reconciler"); err != nil {
+	if w.ledger, err = ledger.Open(t.Context(), url, "reconciler", soon); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.ledger.Close)
@@ -364,7 +369,16 @@ func (m *memRows) shift(d time.Duration) {
 // turn takes what a worker has claimed, perhaps long ago, through S2 to S5.
 func (w *twin) turn(worker int) {
 	w.patch = []studio.Fault{{}, {}, {Kind: studio.FaultStatus, Status: 400}, {Kind: studio.FaultStatus, Status: 500}, {Kind: studio.FaultLost, Status: 500}}[w.rng.IntN(5)]
-	w.say("worker %d turns; PATCHes: %v %d", worker, w.patch.Kind, w.patch.Status)
+	if w.busy != nil && w.busy.IntN(3) == 0 {
+		w.rows.busy = key(w.busy.IntN(twinKeys))
+		defer func() { w.rows.busy = "" }()
+	}
+	w.say("worker %d turns; PATCHes: %v %d; the application keeps %q locked", worker, w.patch.Kind, w.patch.Status, w.rows.busy)
+	tx, err := w.db.Begin(w.Context())
+	w.done(0, err)
+	defer tx.Rollback(w.Context())
+	_, err = tx.Exec(w.Context(), `SELECT FROM "Conquest" WHERE id = $1 FOR NO KEY UPDATE`, w.rows.busy)
+	w.done(0, err)
 	for world, claims := range w.claims[worker] {
 		if err := w.turners[worker][world].Turn(w.Context(), claims); err != nil {
 			w.Fatalf("turn: %v\nafter:\n%s", err, strings.Join(w.log, "\n"))
@@ -486,7 +500,9 @@ func TestConformance(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			if diff := newTwin(t, seed).differ(); diff != "" {
+			w := newTwin(t, seed)
+			w.busy = rand.New(rand.NewPCG(seed, 6))
+			if diff := w.differ(); diff != "" {
 				t.Fatal(diff)
 			}
 		})
@@ -497,10 +513,13 @@ func TestConformance(t *testing.T) {
 // worlds differ soon.
 func TestConformanceMutants(t *testing.T) {
 	t.Parallel()
-	for _, m := range []simMutant{doneAsWanted, claimStays, endsAnyClaim, anyAttempt, refusalAny} {
+	for _, m := range []simMutant{doneAsWanted, claimStays, endsAnyClaim, anyAttempt, refusalAny, busyIsGone} {
 		t.Run(string(m), func(t *testing.T) {
 			for seed := range uint64(20) {
 				w := newTwin(t, seed)
+				if m == busyIsGone {
+					w.busy = rand.New(rand.NewPCG(seed, 6))
+				}
 				m.break_(w.rows)
 				w.rows.breach = func(string, ...any) {}
 				if diff := w.differ(); diff != "" {

@@ -39,6 +39,19 @@ func (u *unheard) Decide(ctx context.Context, claims []ledger.Claim, decide func
 	return err
 }
 
+// CountDecisions counts into n how often S3 is tried.
+func (t *Turner) CountDecisions(n *int) { t.rows = &counting{t.rows, n} }
+
+type counting struct {
+	rowSide
+	n *int
+}
+
+func (c *counting) Decide(ctx context.Context, claims []ledger.Claim, decide func(map[string]*state) (change, error)) error {
+	*c.n++
+	return c.rowSide.Decide(ctx, claims, decide)
+}
+
 // PanicOnce makes the next reading of ratings panic.
 func (t *Turner) PanicOnce() { t.rows = &panicking{rowSide: t.rows} }
 

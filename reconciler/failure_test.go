@@ -199,6 +199,46 @@ func TestEndedUnheard(t *testing.T) {
 	}
 }
 
+// A row that the application keeps locked keeps no other key from its turn, and is waited for once: what was read for the others would be
+// too old for their PATCHes. It is not taken for one that is gone.
+func TestRowIsLocked(t *testing.T) {
+	t.Parallel()
+	const keys = 20
+	r := newRig(t, keys, studio.Delays{})
+	r.contacted()
+	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+	r.exec(`DELETE FROM "Conquest" WHERE id = 'c3'`)
+	tx, err := r.db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(t.Context())) // or the pool never closes
+	if _, err := tx.Exec(t.Context(), `UPDATE "Conquest" SET result = 'DEFEAT' WHERE id = 'c7'`); err != nil {
+		t.Fatal(err)
+	}
+	for i := range keys {
+		r.dirty(fmt.Sprint("c", i))
+	}
+	claims, err := r.ledger.Claim(t.Context(), keys, 0)
+	if err != nil || len(claims) != keys {
+		t.Fatal(claims, err)
+	}
+	turner, decisions := r.turner(r.client), 0
+	turner.CountDecisions(&decisions)
+	if err := turner.Turn(t.Context(), claims); err != nil {
+		t.Fatal(err)
+	}
+	r.want("tries", fmt.Sprint(decisions), "1")
+	r.want("failed", r.text(`SELECT string_agg(key || ': ' || last_error, ', ') FROM reconciler.queue WHERE attempts > 0 AND last_error NOT LIKE '%too old%'`),
+		"c7: another transaction keeps its row locked") // a slow machine may come too late for the others' PATCHes
+	r.want("settled", r.text(`SELECT count(*) FILTER (WHERE d) || ', without: ' || string_agg(key, ', ') FILTER (WHERE NOT d) FROM reconciler.hub`), "18, without: c7")
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.turnAll(turner)
+	r.want("starred", r.text(`SELECT count(*) FROM reconciler.edge WHERE s AND intent_value IS NULL`), "19")
+}
+
 // When a full pass last ended is known to a process that has run none.
 func TestLastFullPassIsRemembered(t *testing.T) {
 	t.Parallel()

@@ -21,6 +21,7 @@ type state struct {
 	claim   int64
 	notes   *string // of a sync call that is queued
 	lost    bool    // the row that was here before was VICTORY
+	busy    bool    // there is a row, and somebody else has locked it: nothing else is known of it
 }
 
 // change is what one key's turn writes: all of it, or nothing.
@@ -67,7 +68,8 @@ func (d database) Ratings(ctx context.Context, keys []string) (map[string][]aris
 
 // Decide is the transaction of S3, for many keys in two round trips: lock and read,
 // then write and commit. decide is called once for all of them, between the two,
-// and must not wait for anything.
+// and must not wait for anything. Rows are waited for once, all together: what was
+// read in Label Studio becomes too old meanwhile.
 func (d database) Decide(ctx context.Context, claims []ledger.Claim, decide func(map[string]*state) (change, error)) (err error) {
 	conn, err := d.Pool().Acquire(ctx)
 	if err != nil {
@@ -81,7 +83,12 @@ func (d database) Decide(ctx context.Context, claims []ledger.Claim, decide func
 			err = errors.Join(err, rollback)
 		}
 	}()
-	states, err := d.lock(ctx, conn.Conn(), claims)
+	states, err := d.lock(ctx, conn.Conn(), claims, true)
+	if ledger.IsLocked(err) {
+		if _, err = conn.Exec(ctx, "rollback"); err == nil {
+			states, err = d.lock(ctx, conn.Conn(), claims, false)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("lock %d keys: %w", len(claims), err)
 	}
@@ -95,8 +102,9 @@ func (d database) Decide(ctx context.Context, claims []ledger.Claim, decide func
 	return nil
 }
 
-// lock begins the transaction and reads, in the lock order of the ledger.
-func (database) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim) (map[string]*state, error) {
+// lock begins the transaction and reads, in the lock order of the ledger. It waits for
+// rows that others have locked, or goes on without them.
+func (database) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim, wait bool) (map[string]*state, error) {
 	states := make(map[string]*state, len(claims))
 	var keys, first []string
 	for _, c := range claims {
@@ -108,7 +116,12 @@ func (database) lock(ctx context.Context, conn *pgx.Conn, claims []ledger.Claim)
 	}
 	b := &pgx.Batch{}
 	b.Queue("begin")
-	aristotle.QueueLock(b, keys, func(c aristotle.Conquest) { states[c.ID].row = &c })
+	row := func(c aristotle.Conquest) { states[c.ID].row = &c }
+	if wait {
+		aristotle.QueueLock(b, keys, row)
+	} else {
+		aristotle.QueueLockFree(b, keys, row, func(key string) { states[key].busy = true })
+	}
 	ledger.QueueNewHubs(b, first)
 	ledger.QueueLockHubs(b, keys, func(h ledger.Hub) { states[h.Key].hub = &h })
 	ledger.QueueLockEdges(b, keys, func(e ledger.Edge) { states[e.Key].edges = append(states[e.Key].edges, e) })

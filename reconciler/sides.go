@@ -33,6 +33,7 @@ type rowSide interface {
 	// are now, and commits all of the change that it returns, or nothing. decide must not
 	// wait for anything: Aristotle waits for these locks. Its map has every claimed key,
 	// also where another worker has claimed it since: nothing may be written of that one.
+	// Where somebody else keeps a row locked it is called without it, and told so.
 	Decide(ctx context.Context, claims []ledger.Claim, decide func(map[string]*state) (change, error)) error
 	// Settle is S5: it clears the intents whose end is known, each only where it is
 	// still the same attempt's, whoever has the claim; and ends turns, each only where

@@ -27,6 +27,7 @@ const (
 	anyAttempt   simMutant = "S5 without the attempt check"
 	refusalAny   simMutant = "a refusal clears any intent"
 	earlyUncount simMutant = "a click before the first turn counts for nothing"
+	busyIsGone   simMutant = "a row that somebody keeps locked is gone"
 	believeRows  simMutant = "believe a filter's answer without checking the rows"
 )
 
@@ -44,6 +45,8 @@ func (m simMutant) break_(rows *memRows) {
 		rows.refusalClearsAny = true
 	case earlyUncount:
 		rows.earlyUncounted = true
+	case busyIsGone:
+		rows.busyIsGone = true
 	}
 }
 

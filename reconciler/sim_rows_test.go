@@ -31,10 +31,11 @@ type memRows struct {
 	answers   map[string]string // by attempt
 	attempts  map[string]bool   // every one that was ever committed
 	initial   string
-	writes    int // changes of anything but the queue
+	writes    int    // changes of anything but the queue
+	busy      string // the key whose row the application keeps locked
 
 	// Rules of the SQL, broken by a mutant.
-	doneAsWanted, claimStays, endsAnyClaim, settlesAnyAttempt, refusalClearsAny, earlyUncounted bool
+	doneAsWanted, claimStays, endsAnyClaim, settlesAnyAttempt, refusalClearsAny, earlyUncounted, busyIsGone bool
 }
 
 type memConquest struct {
@@ -375,8 +376,10 @@ func (m *memRows) lock(claims []ledger.Claim, now time.Time) map[string]*state {
 		st := &state{}
 		states[c.Key] = st
 		if row := m.conquests[c.Key]; row != nil {
-			copied := row.Conquest
-			st.row = &copied
+			if st.busy = c.Key == m.busy && !m.busyIsGone; c.Key != m.busy {
+				copied := row.Conquest
+				st.row = &copied
+			}
 			if h := m.hubs[c.Key]; h != nil {
 				copied := h.Hub
 				st.hub = &copied

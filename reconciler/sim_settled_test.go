@@ -38,6 +38,10 @@ func (r *replica) settled(claims []ledger.Claim, states map[string]*state, done 
 			r.logf("        %s is somebody else's", c.Key)
 			continue
 		}
+		if st.busy {
+			r.logf("        the row of %s is locked by somebody else", c.Key)
+			continue
+		}
 		forgot := slices.Contains(done.forget, c.Key)
 		waits := st.hub != nil && !forgot && (st.row == nil || !st.hub.Of(st.row)) || clicked(c, st)
 		var all []heard

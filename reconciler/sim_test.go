@@ -448,15 +448,25 @@ func (s *sim) kill() {
 	s.end(r)
 }
 
-// weather changes what Label Studio as a whole does, or cuts a session that listens.
+// weather changes what Label Studio as a whole does, or cuts a session that listens, or keeps a row locked.
 func (s *sim) weather() bool {
 	if s.status != 0 {
 		s.status = 0
 		s.logf("Label Studio is well again")
 		return true
 	}
+	if s.rows.busy != "" {
+		s.logf("the application lets the row of %s go", s.rows.busy)
+		s.rows.busy = ""
+		return true
+	}
 	if s.fault(1) == 0 {
 		return false
+	}
+	if s.rng.IntN(4) == 0 {
+		s.rows.busy = s.keys[s.rng.IntN(len(s.keys))]
+		s.logf("the application keeps the row of %s locked", s.rows.busy)
+		return true
 	}
 	if r := s.replicas[s.rng.IntN(len(s.replicas))]; s.rng.IntN(3) == 0 && r.cut != nil {
 		s.logf("the session of %s that listens is lost", r.name)
@@ -534,7 +544,7 @@ func (v fate) String() string {
 // triggers that were given, one incremental pass where triggers may be lost, and time.
 func (s *sim) rest() {
 	s.logf("people and faults stop")
-	s.faults, s.acts, s.status = 0, 0, 0
+	s.faults, s.acts, s.status, s.rows.busy = 0, 0, 0, ""
 	s.wake()
 	s.calm()
 	s.stream(len(s.wal))

@@ -102,6 +102,9 @@ func NewTurner(o Options) *Turner {
 // errAway marks that Label Studio as a whole is of no use: one failure, not one per key.
 var errAway = errors.New("Label Studio is away")
 
+// errBusy is why a key waits whose row somebody keeps locked for longer than a moment.
+var errBusy = errors.New("another transaction keeps its row locked")
+
 // Turn takes claimed keys through S2 to S5 of the protocol; S1 was the claim, S6 is
 // another claim a few seconds later. What it returns is errAway, or an error of our
 // database; what concerns one key stands in the queue.
@@ -163,8 +166,8 @@ func (t *Turner) readRatings(ctx context.Context, claims []ledger.Claim) (wait f
 }
 
 // decideAll is S3. One key that cannot be settled, since a trigger of the
-// application refuses it or somebody holds its row, must not keep the others from
-// it: then they are settled one by one.
+// application refuses it, must not keep the others from it: then they are settled one
+// by one.
 func (t *Turner) decideAll(ctx context.Context, claims []ledger.Claim, s *sights) ([]writes, error) {
 	all, err := t.decideBatch(ctx, claims, s)
 	if err == nil || ctx.Err() != nil || ledger.IsSchemaGone(err) {
@@ -197,6 +200,10 @@ func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sigh
 			st.ratings = s.ratings[c.Key]
 			if st.claim != c.Claim {
 				continue // somebody else has it now
+			}
+			if st.busy {
+				sum.ends = append(sum.ends, t.failed(c, errBusy))
+				continue
 			}
 			d := t.decide(c, st, s)
 			sum.add(d.change)

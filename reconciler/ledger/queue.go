@@ -68,7 +68,7 @@ func (l *Ledger) EnqueueChanged(ctx context.Context, keys []string, by []uint32,
 	for wait := firstUnseen; ; wait = min(2*wait, maxUnseen) {
 		var n *int
 		err := l.pool.QueryRow(ctx, enqueueChanged, keys, from.priority(), string(from), minGap, xids).Scan(&n)
-		if err != nil && !isLocked(err) {
+		if err != nil && !IsLocked(err) {
 			return 0, fmt.Errorf("enqueue %d changed keys: %w", len(keys), err)
 		}
 		if n != nil {
@@ -94,8 +94,8 @@ func (l *Ledger) Enqueue(ctx context.Context, keys []string, from Source) (int, 
 	return n, nil
 }
 
-// isLocked tells that a statement gave up a lock that it will get another time.
-func isLocked(err error) bool {
+// IsLocked tells that a statement gave up a lock that it will get another time.
+func IsLocked(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && (pg.Code == "55P03" || pg.Code == "40P01")
 }
@@ -105,7 +105,7 @@ func isLocked(err error) bool {
 func untilFree(ctx context.Context, do func() error) error {
 	for {
 		err := do()
-		if err == nil || !isLocked(err) {
+		if err == nil || !IsLocked(err) {
 			return err
 		}
 		select {
