@@ -357,6 +357,7 @@ func draftsFlow(s *street, page func(*testing.T) *tab, key string) {
 	first.says("A draft of yours was found")
 	first.until(`document.querySelector("#text").value === "a draft of the first tab"`)
 	first.click("[data-draft-discard]")
+	first.until(foundNone) // a busy browser reloads before it has heard the click
 	first.do(chromedp.Reload())
 	first.until(foundNone)
 }
