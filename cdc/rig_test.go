@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // patience is how long a test waits for an event before it says that it will not come.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var slotNumber atomic.Int64
 
