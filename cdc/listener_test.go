@@ -314,9 +314,8 @@ func TestFailingHandleIsToldOnce(t *testing.T) {
 	}
 	failing.Store(false)
 	e.hears("I:Thing:a")
-	eventually(t, "it is over", func() bool { return e.l.Stats().LastError == nil })
-	said := out.String()
-	if strings.Count(said, "stream interrupted") != 1 || strings.Count(said, "msg=streaming") != 2 {
+	eventually(t, "it is over, and told", func() bool { return e.l.Stats().LastError == nil && strings.Count(out.String(), "msg=streaming") == 2 })
+	if said := out.String(); strings.Count(said, "stream interrupted") != 1 {
 		t.Errorf("it said:\n%s", said)
 	}
 }

@@ -140,7 +140,7 @@ func TestExportStreams(t *testing.T) {
 	}
 	_, side := standIn(t)
 	s := newStreet(t, sandbox.Schema{Texts: true}, side)
-	const examples, most = 200, 150 << 20 // each example has a megabyte
+	const examples, most = 200, 300 << 20 // each example has a megabyte; all of them together take 440, and a busy machine collects late
 	s.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain)
 		SELECT i, i, 'conquest_analysis', true, 'p', 'd' FROM generate_series(1, $1) i`, examples)
 	s.exec(`INSERT INTO conquest_prompt SELECT i, i, jsonb_build_object('prompt', repeat('p', 1 << 20)) FROM generate_series(1, $1) i`, examples)
