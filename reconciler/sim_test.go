@@ -232,7 +232,7 @@ func (s *sim) run() {
 		}
 		s.step()
 	}
-	if s.broken == "" {
+	if s.settle(); s.broken == "" {
 		s.rest()
 	}
 	for _, r := range s.replicas {
