@@ -334,11 +334,11 @@ func TestWritesTakeTurns(t *testing.T) {
 	}
 }
 
-// slowToConnect is a transport whose connections take long to make.
-type slowToConnect time.Duration
+// slowToConnect is a transport that begins to connect when something is over.
+type slowToConnect struct{ after <-chan struct{} }
 
-func (d slowToConnect) RoundTrip(r *http.Request) (*http.Response, error) {
-	time.Sleep(time.Duration(d))
+func (s slowToConnect) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-s.after
 	return http.DefaultTransport.RoundTrip(r)
 }
 
@@ -347,12 +347,14 @@ func TestSentByWaitsForNoConnection(t *testing.T) {
 	t.Parallel()
 	s := standIn(t, sandbox.StandInOptions{})
 	task := s.AddTask(s.AddProject("x"), map[string]any{}, nil)
-	const late = 100 * time.Millisecond
-	c := client(t, labelstudio.Options{URL: s.URL(), Token: s.Token(), Transport: slowToConnect(late)})
-	for _, limit := range []time.Duration{late / 2, time.Minute} {
-		_, err := c.PatchMeta(labelstudio.SentBy(t.Context(), time.Now().Add(limit)), task, json.RawMessage(`1`))
-		if tooLate := limit < late; tooLate != errors.Is(err, labelstudio.ErrLate) || tooLate != labelstudio.NotDone(err) || labelstudio.Away(err) {
-			t.Errorf("within %s: %v", limit, err)
+	limit := time.Now().Add(100 * time.Millisecond)
+	over, cancel := context.WithDeadline(t.Context(), limit)
+	defer cancel()
+	c := client(t, labelstudio.Options{URL: s.URL(), Token: s.Token(), Transport: slowToConnect{over.Done()}})
+	for _, by := range []time.Time{limit, limit.Add(time.Hour)} {
+		_, err := c.PatchMeta(labelstudio.SentBy(t.Context(), by), task, json.RawMessage(`1`))
+		if late := by.Equal(limit); late != errors.Is(err, labelstudio.ErrLate) || late != labelstudio.NotDone(err) || labelstudio.Away(err) {
+			t.Errorf("by %s: %v", by, err)
 		}
 	}
 	if n := s.Requests()[labelstudio.OpTaskPatch]; n != 1 {

@@ -108,12 +108,7 @@ func TestRatingsPanic(t *testing.T) {
 	r.dirty("c0")
 	turner := r.turner(r.client)
 	turner.PanicOnce()
-	ctx, stop := context.WithCancel(t.Context())
-	var working sync.WaitGroup
-	working.Go(func() { _ = turner.Work(ctx) })
-	defer working.Wait()
-	defer stop()
-	r.eventually(func() bool {
+	r.during(turner.Work, func() bool {
 		return r.ask(`SELECT count(*) = 1 FROM ml_analysis_rating WHERE is_gold_star`)
 	})
 	if n := testutil.ToFloat64(r.metrics.Panics); n != 1 {

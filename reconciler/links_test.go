@@ -1,12 +1,10 @@
 package reconciler_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -182,18 +180,9 @@ func TestTheTaskIsRightWaitsForEveryProject(t *testing.T) {
 	}
 	turner := r.turner(r.client)
 	turner.Projects = []int64{r.project, other}
-	during := func(p *reconciler.Passes, until func() bool) {
-		t.Helper()
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { _ = p.Run(ctx) })
-		defer running.Wait()
-		defer cancel()
-		r.eventually(until)
-	}
 
 	first := passes()
-	during(first, func() bool {
+	r.during(first.Run, func() bool {
 		return r.ask(`SELECT EXISTS (SELECT FROM reconciler.pass WHERE projects IS NULL AND state = 'done') AND EXISTS (SELECT FROM reconciler.queue WHERE key = 'c0')`)
 	})
 	if ready(first) {
@@ -208,7 +197,7 @@ func TestTheTaskIsRightWaitsForEveryProject(t *testing.T) {
 	}
 	r.want("its other task is not known", r.showsOf("c0"), "VICTORY true@0 new <nil>")
 	r.studio.Faults(nil)
-	during(first, func() bool { return ready(first) })
+	r.during(first.Run, func() bool { return ready(first) })
 	r.turnAll(turner)
 	r.want("both are known", r.showsOf("c0"), "VICTORY true@0 true true")
 
@@ -218,7 +207,7 @@ func TestTheTaskIsRightWaitsForEveryProject(t *testing.T) {
 	r.full(passes())
 	r.want("the newest full pass", r.text(`SELECT state FROM reconciler.pass WHERE kind = 'full' ORDER BY id DESC LIMIT 1`), "braked")
 	again := passes()
-	during(again, func() bool { return ready(again) })
+	r.during(again.Run, func() bool { return ready(again) })
 }
 
 // turnFor turns what is due now, and checks that what is not settled waits: it must

@@ -46,12 +46,7 @@ func (w logWriter) Write(b []byte) (int, error) {
 // found is dirty.
 func (r *rig) pass(p *reconciler.Passes) {
 	r.Helper()
-	ctx, cancel := context.WithCancel(r.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = p.Run(ctx) })
-	defer running.Wait()
-	defer cancel()
-	r.eventually(func() bool {
+	r.during(p.Run, func() bool {
 		p.Poke()
 		return r.ask(`SELECT EXISTS (SELECT FROM reconciler.pass) AND NOT EXISTS (SELECT FROM reconciler.pass WHERE state NOT IN ('done', 'replaced', 'braked'))`)
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,6 +175,21 @@ func (r *rig) run() (stop func()) {
 func (r *rig) turner(c *labelstudio.Client) *reconciler.Turner {
 	return reconciler.NewTurner(reconciler.Options{Ledger: r.ledger, Studio: c, Metrics: r.metrics, Log: slog.New(slog.DiscardHandler),
 		Deadline: time.Minute, Initial: "union", Projects: []int64{r.project}})
+}
+
+// during lets something run until what is true, and ends it.
+func (r *rig) during(run func(context.Context) error, what func() bool) {
+	r.Helper()
+	ctx, stop := context.WithCancel(r.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := run(ctx); err != nil {
+			r.Error(err)
+		}
+	})
+	defer running.Wait()
+	defer stop()
+	r.eventually(what)
 }
 
 // eventually waits until what is true; asking again is all there is. It asks after a tenth of the time that it has waited, since others need the machine.
