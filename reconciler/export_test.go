@@ -14,7 +14,7 @@ func (h *Hooks) Care(ctx context.Context) error { return h.care(ctx) }
 // PassGrace makes everything that deliveries should tell overdue.
 func (h *Hooks) PassGrace() {
 	for i := range h.expected {
-		h.expected[i].found = h.expected[i].found.Add(-careEvery)
+		h.expected[i].Found = h.expected[i].Found.Add(-careEvery)
 	}
 }
 

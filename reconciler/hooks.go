@@ -49,7 +49,7 @@ type Hooks struct {
 	warnings atomic.Pointer[[]string]
 	known    map[int64]ledger.Webhook // as the ledger has it; nil: to be read
 	mu       sync.Mutex
-	expected []announced
+	expected []ledger.Announced
 }
 
 const (

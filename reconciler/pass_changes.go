@@ -74,7 +74,7 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 	}
 	before, known := p.heard[project]
 	now := notes{newest: before.newest, began: time.Now()}
-	var told []announced
+	var told []ledger.Announced
 	newest, listed := watermark, 0
 	for after := int64(0); ; {
 		at := time.Now()
@@ -91,7 +91,7 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 				newest = tasks[i].UpdatedAt
 			}
 			if key := ledger.KeyOf(tasks[i].Data); now.hear(&tasks[i], before) && known && key != "" {
-				told = append(told, announced{project: project, key: key, after: before.began, found: time.Now()})
+				told = append(told, ledger.Announced{Project: project, Key: key, After: before.began, Found: time.Now()})
 			}
 		}
 		if err := p.glance(ctx, c, tasks, at); err != nil {

@@ -13,14 +13,6 @@ import (
 // alone, a PATCH by API and ours, is announced to nobody.
 const atOnce = 10 * time.Second
 
-// announced is a change of a key in a project that Label Studio announces.
-type announced struct {
-	project int64
-	key     string
-	after   time.Time // when it had not happened yet
-	found   time.Time
-}
-
 // notes is what an incremental pass knows of a project's annotations. What the next
 // one finds newer was changed since it began: that takes no two clocks.
 type notes struct {
@@ -46,7 +38,7 @@ func (n *notes) hear(t *labelstudio.Task, before notes) (changed bool) {
 }
 
 // expect notes what deliveries must have told by and by. A nil h expects nothing.
-func (h *Hooks) expect(changes []announced) {
+func (h *Hooks) expect(changes []ledger.Announced) {
 	if h == nil {
 		return
 	}
@@ -59,13 +51,13 @@ func (h *Hooks) expect(changes []announced) {
 func (h *Hooks) overdue(limit time.Time) (late []ledger.Announced) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var rest []announced
+	var rest []ledger.Announced
 	for _, e := range h.expected {
-		if e.found.After(limit) {
+		if e.Found.After(limit) {
 			rest = append(rest, e)
-			continue
+		} else {
+			late = append(late, e)
 		}
-		late = append(late, ledger.Announced{Project: e.project, Key: e.key, After: ledger.AgeOf(e.after), Found: ledger.AgeOf(e.found)})
 	}
 	h.expected = rest
 	return late

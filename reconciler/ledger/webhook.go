@@ -83,18 +83,13 @@ func (l *Ledger) TellProbe(ctx context.Context, name string) error {
 }
 
 // Announced is a change that Label Studio announces to a webhook: of a key, in a project.
+// Its times are by the clock of this machine.
 type Announced struct {
-	Project int64  `json:"project"`
-	Key     string `json:"key"`
-	After   Age    `json:"after"` // when it had not happened yet
-	Found   Age    `json:"found"` // when a pass had found it
+	Project int64
+	Key     string
+	After   time.Time // when it had not happened yet
+	Found   time.Time // when a pass had found it
 }
-
-// Age is a time by how long ago it was, in seconds: so the clock here may differ from the database's.
-type Age float64
-
-// AgeOf tells how long ago a time of this process was.
-func AgeOf(t time.Time) Age { return Age(time.Since(t).Seconds()) }
 
 // CountMissed counts those changes of which no webhook has told since they happened: the
 // webhooks note it. What was changed before its project had the webhook is not counted.
@@ -102,17 +97,28 @@ func (l *Ledger) CountMissed(ctx context.Context, changes []Announced) (n int, e
 	if len(changes) == 0 {
 		return 0, nil
 	}
-	err = l.pool.QueryRow(ctx, `WITH missed AS (
-			SELECT w.project, count(*) AS n, now() - min(x.found) * interval '1 second' AS at
-			FROM jsonb_to_recordset($1) AS x(project bigint, key text, after float8, found float8)
-			JOIN webhook w ON w.project = x.project LEFT JOIN queue q ON q.key = x.key,
-			LATERAL (SELECT now() - x.after * interval '1 second' AS at) began
-			WHERE w.id <> 0 AND w.since < began.at AND (q.told_at IS NULL OR q.told_at < began.at)
-			GROUP BY w.project
-		), noted AS (
-			UPDATE webhook w SET missed_at = m.at FROM missed m WHERE m.project = w.project
-		)
-		SELECT COALESCE(sum(n), 0)::bigint FROM missed`, changes).Scan(&n)
+	err = pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		// The clock here may differ from the database's: ages tell a time. They are taken when
+		// its now() has passed, however long a connection was waited for. So a change seems to
+		// be older than it is, never younger than the delivery that told of it.
+		var projects []int64
+		var keys []string
+		var after, found []time.Duration
+		for _, c := range changes {
+			projects, keys = append(projects, c.Project), append(keys, c.Key)
+			after, found = append(after, time.Since(c.After)), append(found, time.Since(c.Found))
+		}
+		return tx.QueryRow(ctx, `WITH missed AS (
+				SELECT w.project, count(*) AS n, now() - min(x.found) AS at
+				FROM unnest($1::bigint[], $2::text[], $3::interval[], $4::interval[]) AS x(project, key, after, found)
+				JOIN webhook w ON w.project = x.project LEFT JOIN queue q ON q.key = x.key
+				WHERE w.id <> 0 AND w.since < now() - x.after AND (q.told_at IS NULL OR q.told_at < now() - x.after)
+				GROUP BY w.project
+			), noted AS (
+				UPDATE webhook w SET missed_at = m.at FROM missed m WHERE m.project = w.project
+			)
+			SELECT COALESCE(sum(n), 0)::bigint FROM missed`, projects, keys, after, found).Scan(&n)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("count missed deliveries: %w", err)
 	}
