@@ -210,9 +210,16 @@ type regions struct {
 	list   []Region
 }
 
+// UnmarshalJSON reads a list of objects, whatever their keys hold: Label Studio saves what programs write there, numbers for ids, and lists
+// for names even where it then answers 500. What should be a text and is none says nothing; as an error it would hide all tasks of its listing.
 func (r *regions) UnmarshalJSON(text []byte) error {
 	r.absent = false
-	return json.Unmarshal(text, &r.list)
+	err := json.Unmarshal(text, &r.list)
+	var odd *json.UnmarshalTypeError
+	if errors.As(err, &odd) { // all the rest was read
+		return json.Unmarshal(text, new([]map[string]json.RawMessage))
+	}
+	return err
 }
 
 // UnmarshalJSON reads a number, an object with id or user_id and email, a list of which the first counts, or null.

@@ -189,9 +189,11 @@ func (d *Database) annotate(ctx context.Context, tasks []Task) error {
 		a := Annotation{ID: id, Task: task, WasCancelled: cancelled, GroundTruth: truth, CompletedBy: UserRef{ID: by}, UpdatedBy: UserRef{ID: updatedBy},
 			CreatedAt: created, UpdatedAt: updated}
 		if len(result) > 0 {
-			if err := json.Unmarshal(result, &a.Result); err != nil {
+			var said regions
+			if err := json.Unmarshal(result, &said); err != nil {
 				return fmt.Errorf("annotation %d: %w", id, withoutText(err))
 			}
+			a.Result = said.list
 		}
 		tasks[at].Annotations = append(tasks[at].Annotations, a)
 		result = nil

@@ -230,13 +230,14 @@ func TestAbsentIsNotEmpty(t *testing.T) {
 		{json: `{"id": 1, "annotations": null, "meta": null}`, meta: "null"},
 		{json: `{"id": 1, "annotations": [], "meta": { "a":1.50}}`, annotated: true, meta: `{ "a":1.50}`},
 		{json: `{"id": 1, "annotations": [{"id": 2, "result": null}]}`, annotated: true},
-		{json: `{"id": 1, "annotations": [{"id": 2}]}`, wrong: true},                 // trimmed by include: nobody knows what it said
-		{json: `{"id": 1, "annotations": [{"result": []}]}`, wrong: true},            // no id: no change could be seen
-		{json: `{"id": 1, "annotations": [{"id": 2, "result": {}}]}`, wrong: true},   // not a list
-		{json: `{"id": 1, "created_at": "yesterday"}`, wrong: true},                  // never skipped
-		{json: `{"meta": {}}`, wrong: true},                                          // whose?
-		{json: `{"id": "c7d51504-1eb1-45b6-a33b-dfd0a58bd443"}`, wrong: true},        // an error's
-		{json: `{"id": 1, "annotations": [{"id": 2, "result": [7]}]}`, wrong: true},  // not a region
+		{json: `{"id": 1, "annotations": [{"id": 2}]}`, wrong: true},                // trimmed by include: nobody knows what it said
+		{json: `{"id": 1, "annotations": [{"result": []}]}`, wrong: true},           // no id: no change could be seen
+		{json: `{"id": 1, "annotations": [{"id": 2, "result": {}}]}`, wrong: true},  // not a list
+		{json: `{"id": 1, "created_at": "yesterday"}`, wrong: true},                 // never skipped
+		{json: `{"meta": {}}`, wrong: true},                                         // whose?
+		{json: `{"id": "c7d51504-1eb1-45b6-a33b-dfd0a58bd443"}`, wrong: true},       // an error's
+		{json: `{"id": 1, "annotations": [{"id": 2, "result": [7]}]}`, wrong: true}, // not a region
+		{json: `{"id": 1, "annotations": [{"id": 2, "result": [{"id": 7}, 7]}]}`, wrong: true},
 		{json: `{"id": 1, "annotations": [{"id": "x", "result": []}]}`, wrong: true}, // not an annotation
 	} {
 		var got Task
@@ -247,6 +248,21 @@ func TestAbsentIsNotEmpty(t *testing.T) {
 		}
 		if err == nil && (got.Annotated() != c.annotated || string(got.Meta) != c.meta) {
 			t.Errorf("%s: annotated %v, meta %q", c.json, got.Annotated(), got.Meta)
+		}
+	}
+}
+
+// TestOddRegion: Label Studio does not check what a region's keys hold, so none may hide what the others say, or other tasks.
+func TestOddRegion(t *testing.T) {
+	t.Parallel()
+	const odd = `{"id": 7, "type": ["choices"], "from_name": ["response"], "to_name": {}, "origin": 1.5, "value": 7, "meta": "m"}`
+	const gold = `{"id": 8, "type": "choices", "from_name": "verdict", "value": {"choices": ["gold_star"]}}`
+	for result, want := range map[string]bool{odd: false, gold: true, odd + "," + gold: true, gold + "," + odd: true, "null," + gold: true} {
+		got, err := decodeListing([]byte(`{"tasks": [{"id": 1, "annotations": [{"id": 2, "result": [` + result + `]}]}], "total": 1}`))
+		if err != nil {
+			t.Errorf("[%s]: %v", result, err)
+		} else if said := got.Tasks[0].Annotations[0]; said.Chose("gold_star") != want || said.Entered("response") != "" {
+			t.Errorf("[%s]: %+v", result, said)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,6 +85,17 @@ func bothPathsAgree(t *testing.T, real *studio.Real) {
 			t.Fatal(err)
 		}
 		annotate(13, labelstudio.AnnotationEdit{Result: []labelstudio.Region{text}})
+		// A program's: the editor writes no numbers for ids.
+		q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("%s/api/tasks/%d/annotations/", real.URL(), r.tasks[0]),
+			strings.NewReader(`{"result": [{"id": 7, "type": "choices", "from_name": "verdict", "to_name": "model_response", "value": {"choices": ["gold_star"]}}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header = http.Header{"Authorization": {"Token " + real.Token()}, "Content-Type": {"application/json"}}
+		answer, err := http.DefaultClient.Do(q)
+		if err != nil || answer.Body.Close() != nil || answer.StatusCode != http.StatusCreated {
+			t.Fatalf("%+v, %v", answer, err)
+		}
 	}
 	// What names a conquest in all the ways that importers have, and in none.
 	data := []labelstudio.NewTask{}

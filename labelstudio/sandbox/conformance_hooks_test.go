@@ -81,6 +81,15 @@ func (at target) annotations(t *testing.T) {
 	if task, err = c.Task(ctx, id); err != nil || len(task.Annotations) != 1 {
 		t.Errorf("%+v, %v", task, err)
 	}
+	// Nobody looks into a region but for its names: a program's may have a number for its id.
+	odd := `{"result": [{"id": 7, "origin": null, "type": "choices", "from_name": "verdict", "to_name": "model_response", "value": {"choices": ["gold_star"]}}]}`
+	if status, body := at.ask(t, "POST", fmt.Sprintf("/api/tasks/%d/annotations/", id), "Token "+at.Token, odd); status != 201 {
+		t.Errorf("%d %s", status, body)
+	}
+	listed, err := c.TasksByID(ctx, p, []int64{id})
+	if err != nil || !slices.ContainsFunc(listed[0].Annotations, func(a labelstudio.Annotation) bool { return a.Chose("gold_star") }) {
+		t.Errorf("%+v, %v", listed, err)
+	}
 }
 
 // listedAnnotations: one listing tells meta and annotations of many tasks, if it names the keys of what is nested.
