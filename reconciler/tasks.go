@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/aristotle/reconciler/labelstudio"
@@ -34,7 +35,7 @@ func readMeta(task int64, meta json.RawMessage) star.Meta {
 	m := object(meta)
 	read := star.Meta{Gold: value(m[metaGold]), IsGold: value(m[metaIsGold])}
 	var s stamp
-	if json.Unmarshal(m[metaStamp], &s) == nil && s.Task == task {
+	if json.Unmarshal(m[metaStamp], &s) == nil && s.Task == task && !strings.ContainsRune(s.Attempt, 0) { // none of ours has a NUL, and PostgreSQL takes none
 		read.Stamp = star.Stamp(s.Attempt)
 	}
 	return read

@@ -45,6 +45,15 @@ func TestMeta(t *testing.T) {
 	}
 }
 
+// TestStrangeStamp: Label Studio on SQLite takes a text that PostgreSQL cannot keep. It is no stamp of ours.
+func TestStrangeStamp(t *testing.T) {
+	t.Parallel()
+	read := readMeta(7, json.RawMessage(`{"gold_star": true, "reconciler": {"task": 7, "attempt": "a\u0000"}}`))
+	if want := (star.Meta{Gold: star.Yes}); read != want {
+		t.Errorf("%+v, want %+v", read, want)
+	}
+}
+
 // FuzzMeta: whatever a meta holds, what we write over it reads back as ours and
 // keeps every other key.
 func FuzzMeta(f *testing.F) {
