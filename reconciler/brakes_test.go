@@ -46,6 +46,12 @@ func TestBrakes(t *testing.T) {
 			}
 		}, "", 0, n},
 		"another Label Studio": {func(r *rig) { r.elsewhere(n) }, "find another or no task of 40", 0, 0},
+		"another Label Studio with some of the numbers": {func(r *rig) {
+			other := r.elsewhere(n)
+			for _, task := range r.tasks[:n-many] {
+				other.DeleteTask(task)
+			}
+		}, "find another or no task of 40", 0, 0},
 		"rows restored": {func(r *rig) {
 			r.exec(`UPDATE "Conquest" SET result = 'PENDING' WHERE id IN (SELECT 'c' || i FROM generate_series(1, $1::int) i)`, many)
 		}, "take the star from 30", 0, 0},
@@ -87,6 +93,12 @@ func TestBrakes(t *testing.T) {
 				t.Fatalf("braked %q, want %q in it", why, c.braked)
 			}
 			r.releases(many)
+			turner := r.turner(r.client)
+			r.turnDue(turner)
+			r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`) // a 404 is believed after a while
+			r.turnAll(turner)
+			r.full(r.passes(nil))
+			r.want("a second word", r.text(`SELECT string_agg(brake, ', ') FROM reconciler.pass WHERE state = 'braked'`), "")
 		})
 	}
 }
@@ -315,50 +327,203 @@ func (r *rig) elsewhere(n int) *studio.StandIn {
 	return other
 }
 
-// TestStrays: another Label Studio whose tasks have other numbers than ours. However few they are, a pass links none of
-// them and makes nothing dirty before a person has said so, and leaves nothing behind once the right one is back.
+// turnDue turns what is due now.
+func (r *rig) turnDue(t *reconciler.Turner) {
+	r.Helper()
+	for claims := []ledger.Claim{{}}; len(claims) > 0; {
+		var err error
+		if claims, err = r.ledger.Claim(r.Context(), 10, 10); err != nil {
+			r.Fatal(err)
+		}
+		if err := t.Turn(r.Context(), claims); err != nil {
+			r.Fatal(err)
+		}
+	}
+}
+
+// TestStrays: another Label Studio whose tasks have other numbers than ours, in the project whose number we know or in one that we
+// never knew. However few they are, a pass links none of them and makes nothing dirty before a person has said so, asks once,
+// and leaves nothing behind once the right one is back.
 func TestStrays(t *testing.T) {
 	t.Parallel()
 	const n = 40
-	for name, released := range map[string]bool{"mended": false, "released": true} {
+	for name, c := range map[string]struct{ unknown, released bool }{
+		"mended": {false, false}, "released": {false, true}, "unknown, mended": {true, false}, "unknown, released": {true, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, n, studio.Delays{})
 			r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id IN ('c0', 'c1', 'c2')`)
 			r.contacted()
 			written, right := r.written(), r.client
-			other := r.elsewhere(n)
+			other, project, links := r.elsewhere(n), r.project, 7+n-6
 			for _, task := range r.tasks {
 				other.DeleteTask(task)
 			}
-			for i := range 6 {
-				other.AddTask(r.project, map[string]any{"conquest_id": fmt.Sprint("c", i), "prompt": "p", "response": "r"}, map[string]any{"gold_star": i > 2})
+			if c.unknown {
+				project, links = other.AddProject("of a number that we never knew"), 7
+				other.RemoveProject(r.project)
 			}
-			other.AddTask(r.project, map[string]any{"conquest_id": "of nobody"}, nil)
-			d := reconciler.Differ{Ledger: r.ledger, Studio: r.client, Projects: []int64{r.project}, Initial: "union", Brakes: reconciler.Brakes{Count: 20, Share: 0.1}, Log: slog.New(slog.DiscardHandler)}
+			for i := range 6 {
+				other.AddTask(project, map[string]any{"conquest_id": fmt.Sprint("c", i), "prompt": "p", "response": "r"}, map[string]any{"gold_star": i > 2})
+			}
+			other.AddTask(project, map[string]any{"conquest_id": "of nobody"}, nil)
+			d := reconciler.Differ{Ledger: r.ledger, Studio: r.client, Initial: "union", Brakes: reconciler.Brakes{Count: 20, Share: 0.1}, Log: slog.New(slog.DiscardHandler)}
 			report, err := d.All(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.full(r.passes(nil))
+			all := func(p *reconciler.Passes) { p.Projects = nil }
+			p := r.passes(all)
+			if err := p.Changes(t.Context()); c.unknown && err != nil { // it asks for a pass over the project
+				t.Fatal(err)
+			}
+			r.full(p)
+			_ = p.Changes(t.Context())
+			r.want("open", r.text(`SELECT string_agg(state, ', ') FROM reconciler.pass WHERE state NOT IN ('done', 'replaced')`), "braked")
 			r.want("written", r.written(), written)
 			r.want("dirty", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen`), "0")
-			r.want("plan and why", r.text(`SELECT string_agg(concat_ws(' ', links, plan, brake), ', ') FROM reconciler.pass WHERE state = 'braked'`), "7 "+report.Plan+" "+report.Brake)
+			r.want("plan and why", r.text(`SELECT string_agg(concat_ws(' ', links, plan, brake), ', ') FROM reconciler.pass WHERE state = 'braked'`), fmt.Sprint(links, " ", report.Plan, " ", report.Brake))
 			if !strings.Contains(report.Brake, "another Label Studio") {
 				t.Errorf("braked %q", report.Brake)
 			}
-			if !released {
+			if !c.released {
 				r.client = right
-				r.full(r.passes(nil))
+				r.full(r.passes(all))
 				r.want("written", r.written(), written)
 				r.want("left behind", r.text(`SELECT count(*) FROM reconciler.sight`)+r.text(`SELECT string_agg(key, ', ') FROM reconciler.finding`), "0")
 				r.want("the newest pass", r.text(`SELECT concat_ws(' ', state, links) FROM reconciler.pass ORDER BY id DESC LIMIT 1`), "done 0")
+				r.want("projects", r.text(`SELECT string_agg(id::text, ', ') FROM reconciler.project`), fmt.Sprint(r.project))
 				return
 			}
-			r.releases(7)
-			r.turnFor(r.turner(r.client))
+			r.releases(links)
+			turner := r.turner(r.client)
+			turner.Projects = nil
+			r.turnDue(turner)
+			r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`) // a 404 is believed after a while
+			r.turnAll(turner)
 			r.want("rows", r.text(`SELECT string_agg(id, ' ' ORDER BY id) FROM "Conquest" WHERE result = 'VICTORY'`), "c0 c1 c2 c3 c4 c5")
 			r.want("left behind", r.text(`SELECT count(*) FROM reconciler.sight`), "0")
+			r.full(r.passes(all))
+			r.want("a second word", r.text(`SELECT string_agg(brake, ', ') FROM reconciler.pass WHERE state = 'braked'`), "")
+		})
+	}
+}
+
+// TestNewProject: a project that comes to the Label Studio that we know, be it that another project of it is gone, waits for nobody.
+func TestNewProject(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, studio.Delays{})
+	gone := r.studio.AddProject("to be removed")
+	r.studio.AddTask(gone, map[string]any{"conquest_id": "c2"}, nil)
+	all := func(p *reconciler.Passes) { p.Projects = nil }
+	turner := r.turner(r.client)
+	turner.Projects = nil
+	r.full(r.passes(all))
+	r.turnAll(turner)
+	r.studio.RemoveProject(gone)
+	project := r.studio.AddProject("new")
+	r.studio.AddTask(project, map[string]any{"conquest_id": "c1"}, map[string]any{"gold_star": true})
+	p := r.passes(all)
+	if err := p.Changes(t.Context()); err != nil {
+		t.Logf("the project that is gone: %v", err)
+	}
+	r.pass(p)
+	r.want("braked", r.text(`SELECT string_agg(brake, ', ') FROM reconciler.pass`), "")
+	r.turnAll(turner)
+	r.want("the new task", r.showsOf("c1"), "VICTORY true@1 true true")
+	r.want("read", r.text(`SELECT count(*) FROM reconciler.project WHERE id = $1 AND watermark IS NOT NULL`, project), "1")
+}
+
+// TestSearchElsewhere: while another Label Studio is behind the URL, the turn of a VICTORY without a task links none there, and says why. It
+// goes on once the right one is back.
+func TestSearchElsewhere(t *testing.T) {
+	t.Parallel()
+	for name, unknown := range map[string]bool{"in a project of a number that we know": false, "in another": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 3, studio.Delays{})
+			r.contacted()
+			right := r.client
+			other, project := r.elsewhere(3), r.project
+			if unknown {
+				project = other.AddProject("of a number that we never knew")
+			}
+			task := other.AddTask(project, map[string]any{"conquest_id": "lone", "prompt": "p", "response": "r"}, nil)
+			r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) VALUES ('lone', 'VICTORY', 'p', 'd')`)
+			r.dirty("lone")
+			turner := r.turner(r.client)
+			turner.Projects = nil
+			r.turnFor(turner)
+			r.want("edges", r.text(`SELECT count(*) FROM reconciler.edge`), "3")
+			r.want("told", r.text(`SELECT last_error FROM reconciler.queue WHERE want_gen > done_gen`), fmt.Sprintf("look up its task: project %d: neither the first nor the last of the tasks that were known is there: is it another Label Studio, or one that was restored?", project))
+			if shown, _ := other.Task(task); strings.Contains(string(shown.Meta), "gold_star") {
+				t.Errorf("its task shows %s", shown.Meta)
+			}
+			r.want("rated", r.text(`SELECT count(*) FROM ml_analysis_rating WHERE is_gold_star AND conquest_analysis_id = 'lone'`), "1")
+
+			r.client = right
+			mine := r.studio.AddTask(r.project, map[string]any{"conquest_id": "lone", "prompt": "p", "response": "r"}, nil)
+			asked := r.studio.Requests()[labelstudio.OpTask]
+			r.turnAll(r.turner(r.client))
+			r.want("its task", fmt.Sprint(r.gold(mine)), "true")
+			r.want("requests more", fmt.Sprint(r.studio.Requests()[labelstudio.OpTask]-asked), "1")
+			r.atRest()
+		})
+	}
+}
+
+// TestChangesElsewhere: an incremental pass links nothing of another Label Studio, also in a project in which we know nothing yet.
+func TestChangesElsewhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 3, studio.Delays{})
+	all := func(p *reconciler.Passes) { p.Projects = nil }
+	empty := r.studio.AddProject("empty")
+	r.full(r.passes(all))
+	r.turnAll(r.turner(r.client))
+	other := r.elsewhere(0)
+	if also := other.AddProject("not empty"); also != empty {
+		t.Fatalf("it has the number %d, not %d", also, empty)
+	}
+	other.AddTask(empty, map[string]any{"conquest_id": "c1"}, map[string]any{"gold_star": true})
+	if err := r.passes(all).Changes(t.Context()); err == nil || !strings.Contains(err.Error(), "another Label Studio") {
+		t.Errorf("it tells %v", err)
+	}
+	r.want("edges", r.text(`SELECT count(*) FROM reconciler.edge`), "3")
+}
+
+// TestNoNewsElsewhere: what a full pass read of another Label Studio is no reason to leave out what changed in ours before it.
+func TestNoNewsElsewhere(t *testing.T) {
+	t.Parallel()
+	const n, long = 40, `SELECT COALESCE(string_agg((watermark < now() - interval '30 min')::text, ', '), 'none') FROM reconciler.project`
+	for name, wrong := range map[string]func(r *rig){
+		"the same numbers": func(r *rig) { r.elsewhere(n) },
+		"other numbers": func(r *rig) {
+			other := r.elsewhere(n)
+			for _, task := range r.tasks {
+				other.DeleteTask(task)
+			}
+			other.AddTask(r.project, map[string]any{"conquest_id": "c0"}, nil)
+		},
+		"nothing": func(r *rig) {
+			other := r.elsewhere(n)
+			for _, task := range r.tasks {
+				other.DeleteTask(task)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, n, studio.Delays{})
+			r.contacted()
+			r.exec(`UPDATE reconciler.project SET watermark = now() - interval '1 hour'`)
+			right := r.client
+			wrong(r)
+			r.full(r.passes(nil))
+			r.want("asked for from long ago", r.text(long), "true")
+			r.client = right
+			r.full(r.passes(nil))
+			r.want("asked for from long ago, with the right one back", r.text(long), "false")
 		})
 	}
 }
@@ -386,16 +551,7 @@ func TestEventsOfAnotherLabelStudio(t *testing.T) {
 				if _, err := r.ledger.Enqueue(t.Context(), keys, ledger.FromWAL); err != nil {
 					t.Fatal(err)
 				}
-				turner := r.turner(r.client)
-				for claims := []ledger.Claim{{}}; len(claims) > 0; {
-					var err error
-					if claims, err = r.ledger.Claim(t.Context(), 10, 10); err != nil {
-						t.Fatal(err)
-					}
-					if err := turner.Turn(t.Context(), claims); err != nil {
-						t.Fatal(err)
-					}
-				}
+				r.turnDue(r.turner(r.client))
 				r.want("written", r.written(), written)
 				r.want("told", r.text(`SELECT count(*) FROM reconciler.queue WHERE want_gen > done_gen AND attempts > 0 AND last_error LIKE '%another Label Studio%'`), fmt.Sprint(events))
 			}

@@ -138,7 +138,7 @@ func (c *compared) stale(e ledger.Edge, g *glimpse, why string) {
 	c.Decision, c.Reason = fmt.Sprintf("ask for task %d by itself", e.Task), why
 	if g.Distrusted {
 		c.Change, c.Leave, c.Decision = "", true, "nothing: it may be another Label Studio, or one that was restored"
-		c.Reason = fmt.Sprintf("project %d shows neither the first nor the last of its tasks that were known", e.Project)
+		c.Reason = strangeReason(e.Project)
 	}
 }
 
@@ -146,7 +146,11 @@ func (c *compared) stale(e ledger.Edge, g *glimpse, why string) {
 // said so.
 func strayed(key string, task, project int64) ledger.Finding {
 	return ledger.Finding{Key: key, Class: string(metrics.LinkStale), Change: changeStray, Decision: fmt.Sprintf("begin with task %d", task),
-		Reason: fmt.Sprintf("project %d shows neither the first nor the last of its tasks that were known", project)}
+		Reason: strangeReason(project)}
+}
+
+func strangeReason(project int64) string {
+	return fmt.Sprintf("project %d may be another one: neither the first nor the last of the tasks that were known is there", project)
 }
 
 // judge gives the key its class, by what is most wrong with it: row and star first,

@@ -210,7 +210,7 @@ func (d *Differ) survey(ctx context.Context) (blank bool, all map[int64]*glimpse
 	if err != nil {
 		return false, nil, err
 	}
-	s := &survey{ledger: d.Ledger, api: source{d.Studio, cmp.Or(d.Page, DefaultPage), d.Pause}, database: d.Database, groundTruth: d.GroundTruth,
+	s := &survey{ledger: d.Ledger, studio: d.Studio, api: source{d.Studio, cmp.Or(d.Page, DefaultPage), d.Pause}, database: d.Database, groundTruth: d.GroundTruth,
 		log: d.Log, failures: &d.failures, blank: !ours}
 	all = map[int64]*glimpse{}
 	for _, project := range ids {
@@ -235,6 +235,9 @@ func (d *Differ) distrust(ctx context.Context, s *survey, project int64, all map
 	no, err := s.distrusts(ctx, project, func(tasks ...int64) (bool, error) {
 		return !slices.ContainsFunc(tasks, func(id int64) bool { return all[id] == nil || !all[id].Absent }), nil
 	})
+	for _, g := range all { // what it lacks waits for the same word as what is new in it
+		no = no && !(g.Stray && g.Project == project)
+	}
 	for _, g := range all {
 		if no && g.Absent && g.Project == project {
 			g.Distrusted = true

@@ -20,10 +20,11 @@ type glimpse struct {
 	Stars     []said    `json:"stars,omitempty"` // its annotations that say star, ascending
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
-	At        time.Time `json:"at"`               // before it was asked for, on our clock
-	Was       string    `json:"was,omitempty"`    // the conquest that we know it by, where that is another
-	Absent    bool      `json:"absent,omitempty"` // the listing of its project did not show it
-	Stray     bool      `json:"stray,omitempty"`  // it is new, in a project that is not the one that we know
+	At        time.Time `json:"at"`                // before it was asked for, on our clock
+	Was       string    `json:"was,omitempty"`     // the conquest that we know it by, where that is another
+	Absent    bool      `json:"absent,omitempty"`  // the listing of its project did not show it
+	Strange   bool      `json:"strange,omitempty"` // its project is not the one that we know
+	Stray     bool      `json:"stray,omitempty"`   // and it is new there
 	// Distrusted: it is absent, and so is the rest of what we knew of its project.
 	Distrusted bool `json:"distrusted,omitempty"`
 }
@@ -84,13 +85,6 @@ func (g *glimpse) sameAs(e star.Edge, shown bool, older *bool, stamp string, bas
 // was used again.
 func isOtherTask(e ledger.Edge, createdAt time.Time) bool {
 	return e.TaskCreatedAt != nil && !createdAt.IsZero() && !e.TaskCreatedAt.Equal(createdAt)
-}
-
-// showsOneOf tells whether tasks are those that edges remember, by one of them.
-func showsOneOf(edges []ledger.Edge, tasks []labelstudio.Task) bool {
-	return slices.ContainsFunc(tasks, func(t labelstudio.Task) bool {
-		return slices.ContainsFunc(edges, func(e ledger.Edge) bool { return e.Task == t.ID && !isOtherTask(e, t.CreatedAt) })
-	})
 }
 
 // recall is what an edge's task showed when we last looked: a glimpse that is not

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 
+	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
@@ -66,13 +68,45 @@ func (p *plan) hash() string {
 	return hex.EncodeToString(p.sum.Sum(nil)[:8])
 }
 
+// errStranger is what may be another Label Studio than the one that we know.
+var errStranger = errors.New("neither the first nor the last of the tasks that were known is there: is it another Label Studio, or one that was restored?")
+
+// recognise fails with errStranger where a project shows none of the tasks by which it is
+// known again. One that we know nothing of is known by its Label Studio: by the tasks of
+// any other project.
+func recognise(ctx context.Context, rows rowSide, studio taskSide, project int64) error {
+	edges, err := rows.Known(ctx, project)
+	if err != nil || len(edges) == 0 { // nothing is known that it could differ from
+		return err
+	}
+	return anyThere(ctx, studio, edges)
+}
+
+// anyThere fails with errStranger where none of the tasks that edges remember is there. Each is
+// asked for by itself, since a listing may be short.
+func anyThere(ctx context.Context, studio taskSide, edges []ledger.Edge) error {
+	var failed error
+	for _, e := range edges {
+		switch t, err := studio.Task(ctx, e.Task); {
+		case err == nil && !isOtherTask(e, t.CreatedAt):
+			return nil
+		case err != nil && !labelstudio.IsNotFound(err):
+			failed = errors.Join(failed, err)
+		}
+	}
+	if failed != nil {
+		return failed
+	}
+	return errStranger
+}
+
 // check tells why a plan must wait for a person; "": it need not.
 func (b Brakes) check(ctx context.Context, l *ledger.Ledger, p *plan) (string, error) {
 	switch {
 	case !p.any: // nothing to ask about
 		return "", nil
 	case p.strays > 0:
-		return fmt.Sprintf("it would link %d keys to new tasks of what may be another Label Studio: their project shows neither the first nor the last of its tasks that were known", p.strays), nil
+		return fmt.Sprintf("it would link %d keys to new tasks of what may be another Label Studio, and find another or no task of %d: neither the first nor the last of the tasks that were known is there", p.strays, p.Links-p.strays), nil
 	}
 	hour, err := l.LastHour(ctx)
 	if err != nil {

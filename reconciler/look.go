@@ -104,7 +104,7 @@ func (t *Turner) doubt(ctx context.Context, s *sights, claims []ledger.Claim) {
 		}
 	}
 	for _, project := range slices.Sorted(maps.Keys(strange)) {
-		if err := t.recognise(ctx, project); err != nil {
+		if err := t.recogniseMany(ctx, project); err != nil {
 			for _, id := range strange[project] {
 				delete(s.tasks, id)
 			}
@@ -113,21 +113,14 @@ func (t *Turner) doubt(ctx context.Context, s *sights, claims []ledger.Claim) {
 	}
 }
 
-// recognise fails where a project shows none of the tasks by which we know it.
-func (t *Turner) recognise(ctx context.Context, project int64) error {
+// recogniseMany fails where a project shows none of the tasks by which we know it, if we know
+// many: what makes keys dirty one by one may have been at some of those.
+func (t *Turner) recogniseMany(ctx context.Context, project int64) error {
 	edges, many, err := t.rows.Landmarks(ctx, project, doubtAbove)
 	if err != nil || !many {
 		return err
 	}
-	ids := make([]int64, len(edges))
-	for i, e := range edges {
-		ids[i] = e.Task
-	}
-	tasks, err := t.tasks.TasksByID(ctx, project, ids)
-	if err == nil && !showsOneOf(edges, tasks) {
-		err = errStranger
-	}
-	return err
+	return anyThere(ctx, t.tasks, edges)
 }
 
 func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids []int64) {
@@ -213,7 +206,8 @@ func (t *Turner) learnPeople(ctx context.Context, s *sights) {
 }
 
 // search looks up the tasks of those claimed conquests that need one and have none:
-// many at a time, since a hundred cost as much as one. It links what it finds.
+// many at a time, since a hundred cost as much as one. It links what it finds, where that
+// is not another Label Studio's.
 func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Link, error) {
 	var keys []string
 	for _, c := range claims {
@@ -231,19 +225,32 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 	var links []ledger.Link
 	var failed error // one project that cannot be searched hides no task of another
 	for _, p := range projects {
-		for _, field := range []string{"conquest_id", "id"} {
-			tasks, err := t.tasks.FindTasks(ctx, p, field, keys)
-			if err != nil {
-				failed = errors.Join(failed, asAway(ctx, t.tasks, err))
-				break
-			}
-			links = append(links, linksOf(p, tasks)...)
-		}
+		found, err := t.searchProject(ctx, p, keys)
+		links = append(links, found...)
+		failed = errors.Join(failed, err)
 		if errors.Is(failed, errAway) {
 			break
 		}
 	}
 	return links, errors.Join(failed, t.rows.Link(ctx, links, t.Initial))
+}
+
+// searchProject returns what there is to be linked of a project, as far as it could be searched.
+func (t *Turner) searchProject(ctx context.Context, project int64, keys []string) (links []ledger.Link, failed error) {
+	for _, field := range []string{"conquest_id", "id"} {
+		tasks, err := t.tasks.FindTasks(ctx, project, field, keys)
+		if err != nil {
+			failed = asAway(ctx, t.tasks, err)
+			break
+		}
+		links = append(links, linksOf(project, tasks)...)
+	}
+	if len(links) > 0 {
+		if err := recognise(ctx, t.rows, t.tasks, project); err != nil {
+			return nil, errors.Join(failed, fmt.Errorf("project %d: %w", project, asAway(ctx, t.tasks, err)))
+		}
+	}
+	return links, failed
 }
 
 // linksOf says which conquests tasks belong to.

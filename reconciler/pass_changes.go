@@ -46,7 +46,7 @@ func (p *Passes) changes(ctx context.Context) (err error) {
 		case p.running:
 			return nil // it is being read, or will be seen to be new after that
 		default: // its tasks are linked whole first
-			return p.want(ctx, "a project is new", []int64{id})
+			return p.wantNew(ctx, id)
 		}
 	})
 	if ctx.Err() != nil || errors.Is(failed, errAway) && len(c.keys) == 0 {
@@ -56,6 +56,16 @@ func (p *Passes) changes(ctx context.Context) (err error) {
 		return err
 	}
 	return failed
+}
+
+// wantNew asks for the first pass over a project, unless one was braked that has read it: then a
+// person says whether it is ours.
+func (p *Passes) wantNew(ctx context.Context, project int64) error {
+	open, err := p.Ledger.OpenPasses(ctx)
+	if err != nil || slices.ContainsFunc(open, func(o ledger.Pass) bool { return o.State == ledger.PassBraked && slices.Contains(o.Read, project) }) {
+		return err
+	}
+	return p.want(ctx, "a project is new", []int64{project})
 }
 
 // recall makes sure that we know how far the passes have got.
@@ -117,33 +127,14 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 	return nil
 }
 
-// errStranger is a project that is not the one that we know.
-var errStranger = errors.New("it shows neither the first nor the last of the tasks that were known of it: is it another Label Studio, or one that was restored?")
-
 // trust makes sure, once, that a project shows tasks that we know as we know them: what
 // another Label Studio has changed lately is no news of ours.
 func (p *Passes) trust(ctx context.Context, project int64) error {
 	if p.trusted[project] {
 		return nil
 	}
-	first, last, err := p.Ledger.Known(ctx, project)
-	if err != nil {
+	if err := recognise(ctx, database{Ledger: p.Ledger}, p.Studio, project); err != nil {
 		return err
-	}
-	if first == 0 { // nothing is known that it could differ from
-		p.trusted[project] = true
-		return nil
-	}
-	edges, err := p.Ledger.Edges(ctx, []int64{first, last})
-	if err != nil {
-		return err
-	}
-	tasks, err := p.Studio.TasksByID(ctx, project, []int64{first, last})
-	if err != nil {
-		return err
-	}
-	if !showsOneOf(edges, tasks) {
-		return errStranger
 	}
 	p.trusted[project] = true
 	return nil

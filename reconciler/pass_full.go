@@ -252,7 +252,7 @@ func (p *Passes) scope(ctx context.Context, pass ledger.Pass) ([]int64, error) {
 }
 
 func (p *Passes) survey() *survey {
-	return &survey{ledger: p.Ledger, api: source{p.Studio, p.Page, p.Pause}, database: p.Database, groundTruth: p.GroundTruth, log: p.Log, failures: &p.failures}
+	return &survey{ledger: p.Ledger, studio: p.Studio, api: source{p.Studio, p.Page, p.Pause}, database: p.Database, groundTruth: p.GroundTruth, log: p.Log, failures: &p.failures}
 }
 
 // keep commits a page, then lets what is due come in between.
@@ -284,8 +284,9 @@ func newLinks(g page) []ledger.Link {
 
 // Parts of glimpses as they are stored.
 var (
-	absent = map[string]bool{"absent": true} // a listing did not show the task
-	stray  = map[string]bool{"stray": true}
+	absent  = map[string]bool{"absent": true}  // a listing did not show the task
+	strange = map[string]bool{"strange": true} // its project is not the one that we know
+	stray   = map[string]bool{"stray": true}   // and it is new there
 )
 
 func (p *Passes) distrust(ctx context.Context, s *survey, pass ledger.Pass, project int64) error {
@@ -302,6 +303,10 @@ func (p *Passes) distrust(ctx context.Context, s *survey, pass ledger.Pass, proj
 		return true, nil
 	})
 	if err != nil || !no {
+		return err
+	}
+	strays, err := p.Ledger.ProjectsSeen(ctx, pass.ID, stray)
+	if err != nil || slices.Contains(strays, project) { // what it lacks waits for the same word as what is new in it
 		return err
 	}
 	p.Log.WarnContext(ctx, "a project shows neither the first nor the last of the tasks that were known: nothing is inferred from what it lacks", logPass, pass.ID, "project", project)
@@ -381,6 +386,12 @@ func (p *Passes) planned(ctx context.Context, pass ledger.Pass, read []int64, fo
 		return err
 	}
 	is := ledger.Planned{Plan: sum.hash(), Brake: why, Tally: sum.Tally}
+	others, err := p.Ledger.ProjectsSeen(ctx, pass.ID, strange)
+	if err != nil {
+		return err
+	}
+	// Of a project that is not the one that we know no news are over: they are asked for once it is there again.
+	read = slices.DeleteFunc(slices.Clone(read), func(id int64) bool { return slices.Contains(others, id) })
 	if err := p.Ledger.EndComparing(ctx, pass.ID, p.runner, is, read, skew, stray); err != nil {
 		return err
 	}

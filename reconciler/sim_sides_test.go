@@ -181,6 +181,10 @@ func (s simRows) Link(ctx context.Context, links []ledger.Link, initial string) 
 	return err
 }
 
+func (s simRows) Known(ctx context.Context, project int64) ([]ledger.Edge, error) {
+	return s.rows.Known(ctx, project)
+}
+
 func (s simRows) Landmarks(ctx context.Context, project int64, than int) ([]ledger.Edge, bool, error) {
 	return s.rows.Landmarks(ctx, project, than)
 }

@@ -26,6 +26,7 @@ type lister interface {
 // a merge join in the order of task ids. What it hands over is only what is unlike.
 type survey struct {
 	ledger      *ledger.Ledger
+	studio      *labelstudio.Client
 	api         source
 	database    *labelstudio.Database // nil: tasks are read through the API
 	log         *slog.Logger
@@ -45,8 +46,8 @@ type source struct {
 type page struct {
 	upto     int64 // the last task id that it covers
 	tasks    []labelstudio.Task
-	glimpses map[int64]*glimpse // of the tasks that are unlike their edges
-	strange  bool               // its project is not the one that we know
+	glimpses map[int64]*glimpse   // of the tasks that are unlike their edges
+	strange  func() (bool, error) // whether its project is not the one that we know
 }
 
 // errShort is a listing that is shorter than it says itself: nothing may be inferred
@@ -66,10 +67,7 @@ func (s *survey) project(ctx context.Context, project, after int64, each func(pa
 	if err != nil {
 		return err
 	}
-	strange, err := s.strange(ctx, from, project)
-	if err != nil {
-		return err
-	}
+	strange := sync.OnceValues(func() (bool, error) { return s.strange(ctx, project) }) // a request, and none where all is as remembered
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -136,7 +134,7 @@ func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p
 			}
 			edges = edges[1:]
 		} else {
-			g.Stray = p.strange
+			g.Stray = true // if its project is strange
 		}
 		if unlike {
 			p.glimpses[t.ID] = new(g)
@@ -145,7 +143,14 @@ func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p
 	for _, e := range edges {
 		p.miss(e, at)
 	}
-	return nil
+	if len(p.glimpses) == 0 {
+		return nil
+	}
+	strange, err := p.strange()
+	for _, g := range p.glimpses {
+		g.Strange, g.Stray = strange, strange && g.Stray
+	}
+	return err
 }
 
 func (s *survey) glimpse(t *labelstudio.Task, at time.Time) (glimpse, error) {
@@ -162,30 +167,17 @@ func (p *page) miss(e ledger.Edge, at time.Time) {
 	}
 }
 
-// strange tells whether a project is not the one that we know, by the first and the last of
-// its tasks that were known: what is new in it may be another Label Studio's.
-func (s *survey) strange(ctx context.Context, from source, project int64) (bool, error) {
+// strange tells whether a project is not the one that we know: what is new in it may be
+// another Label Studio's.
+func (s *survey) strange(ctx context.Context, project int64) (bool, error) {
 	if s.blank {
 		return false, nil
 	}
-	first, last, err := s.ledger.Known(ctx, project)
-	if err != nil || first == 0 {
-		return false, err
+	err := recognise(ctx, database{Ledger: s.ledger}, s.studio, project)
+	if errors.Is(err, errStranger) {
+		return true, nil
 	}
-	edges, err := s.ledger.Edges(ctx, []int64{first, last})
-	if err != nil {
-		return false, err
-	}
-	for _, id := range []int64{first, last} {
-		tasks, left, err := from.TasksAfter(ctx, project, id-1, 1)
-		if err == nil && len(tasks) < min(1, left) {
-			err = errShort
-		}
-		if err != nil || showsOneOf(edges, tasks) {
-			return false, err
-		}
-	}
-	return true, nil
+	return false, err
 }
 
 // distrusts tells whether nothing may be inferred from what a project lacks: neither
@@ -196,11 +188,11 @@ func (s *survey) distrusts(ctx context.Context, project int64, absent func(tasks
 	if s.blank {
 		return false, nil
 	}
-	first, last, err := s.ledger.Known(ctx, project)
-	if err != nil || first == 0 {
+	edges, err := s.ledger.Known(ctx, project)
+	if err != nil || len(edges) == 0 || edges[0].Project != project {
 		return false, err
 	}
-	return absent(first, last)
+	return absent(edges[0].Task, edges[len(edges)-1].Task)
 }
 
 // databasePage is larger than a page of the API, of which Label Studio's database

@@ -282,15 +282,20 @@ func (l *Ledger) Edges(ctx context.Context, tasks []int64) (edges []Edge, err er
 	return edges, nil
 }
 
-// Known returns the first and the last task of a project that we know and that was not
-// missing when we last looked; zeros where there is none.
-func (l *Ledger) Known(ctx context.Context, project int64) (first, last int64, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT COALESCE(min(task_id), 0), COALESCE(max(task_id), 0) FROM edge
-		WHERE project = $1 AND task_created_at IS NOT NULL AND missing_since IS NULL`, project).Scan(&first, &last)
+// Known returns the tasks by which a project is known again, in task order: the first and
+// the last of it that we know and that were not missing when we last looked. Of a project
+// that we know none of, those of every other one: by them its Label Studio is known again.
+// There are none where nothing is known at all.
+func (l *Ledger) Known(ctx context.Context, project int64) ([]Edge, error) {
+	const known = `SELECT min(task_id) AS first, max(task_id) AS last FROM edge WHERE task_created_at IS NOT NULL AND missing_since IS NULL `
+	var tasks []int64
+	err := l.pool.QueryRow(ctx, `WITH own AS MATERIALIZED (`+known+`AND project = $1),
+			others AS (`+known+`AND (SELECT first IS NULL FROM own) GROUP BY project)
+		SELECT ARRAY(SELECT unnest(ARRAY[first, last]) FROM (TABLE own UNION ALL TABLE others) ends WHERE first IS NOT NULL)`, project).Scan(&tasks)
 	if err != nil {
-		return 0, 0, fmt.Errorf("look for the tasks known of project %d: %w", project, err)
+		return nil, fmt.Errorf("look for the tasks known of project %d: %w", project, err)
 	}
-	return first, last, nil
+	return l.Edges(ctx, tasks)
 }
 
 // Landmarks returns the first and the last task of a project that we know and whose keys

@@ -194,6 +194,15 @@ func (l *Ledger) Sights(ctx context.Context, pass int64, tasks []int64) (map[int
 	return all, nil
 }
 
+// ProjectsSeen returns the projects of which a pass noted a task that holds like.
+func (l *Ledger) ProjectsSeen(ctx context.Context, pass int64, like any) ([]int64, error) {
+	rows, err := l.pool.Query(ctx, `SELECT DISTINCT project FROM sight WHERE pass = $1 AND seen @> $2`, pass, like)
+	if err != nil {
+		return nil, fmt.Errorf("read the sights of pass %d: %w", pass, err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
 // Distrust notes that nothing may be inferred from what a project lacks: change is
 // merged into what the pass noted of the tasks that it did not show.
 func (l *Ledger) Distrust(ctx context.Context, pass, project int64, absent, change any) error {
