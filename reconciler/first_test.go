@@ -118,7 +118,7 @@ func (r *rig) want(what, got, want string) {
 }
 
 // TestClickBeforeFirstTurn: a star on the page that the row takes back before any turn
-// has come leaves no gold rating, also where the hub is that of an earlier row.
+// has come leaves no gold rating, also where the hub was that of an earlier row.
 func TestClickBeforeFirstTurn(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 2, studio.Delays{})
@@ -133,7 +133,7 @@ func TestClickBeforeFirstTurn(t *testing.T) {
 	r.turnAll(r.turner(r.client))
 	r.want("gold ratings", r.text(`SELECT string_agg(conquest_analysis_id, ' ' ORDER BY id) FROM ml_analysis_rating WHERE is_gold_star`), "")
 	r.want("c0", r.showsOf("c0"), "DEFEAT false@2 <nil>")
-	r.want("c1", r.showsOf("c1"), "DEFEAT false@0 <nil>")
+	r.want("c1", r.showsOf("c1"), "DEFEAT false@3 <nil>")
 }
 
 // TestClickIsNotUndone: what a person clicks before a key's first turn is undone by no first contact, and the task's star is not lost.
@@ -166,6 +166,37 @@ func TestClickIsNotUndone(t *testing.T) {
 			r.met()
 			r.turnAll(r.turner(r.client))
 			r.want("after the first turn", r.shows(), c.want)
+		})
+	}
+}
+
+// TestClickOnAnotherRow: what a person clicks on a row that has come in place of another,
+// whose hub no turn has forgotten yet, is undone by no first contact either.
+func TestClickOnAnotherRow(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		result string // of the row that has come
+		gold   bool
+		want   string
+	}{
+		"taken away":      {"VICTORY", false, "PENDING false@1 false"},
+		"said to be none": {"PENDING", false, "PENDING false@1 false"},
+		"given":           {"DEFEAT", true, "VICTORY true@1 true"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1, studio.Delays{})
+			r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+			r.linked("union")
+			turner := r.turner(r.client)
+			r.turnAll(turner)
+			r.want("before", r.shows(), "VICTORY true@0 true")
+			r.exec(`UPDATE "Conquest" SET result = $1, "createdAt" = "createdAt" + interval '1 day'`, c.result)
+			if _, err := r.ledger.Click(t.Context(), ledger.Click{Key: "c0", Gold: c.gold, From: ledger.FromCuration}); err != nil {
+				t.Fatal(err)
+			}
+			r.turnAll(turner)
+			r.want("after the click", r.shows(), c.want)
 		})
 	}
 }

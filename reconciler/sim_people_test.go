@@ -136,7 +136,7 @@ func (s *sim) click(key string) bool {
 	a, row := s.accounts[key], s.rows.conquests[key]
 	c := ledger.Click{Key: key, Gold: s.rng.IntN(2) == 0, From: ledger.FromCuration, Held: s.rng.IntN(2) == 0}
 	stored := s.rows.hubs[key]
-	early := row != nil && (stored == nil || stored.D == nil && stored.Of(&row.Conquest)) // no turn has come yet: it goes over what the tasks have shown from the first
+	early := row != nil && (stored == nil || stored.D == nil || !stored.Of(&row.Conquest)) // no turn has come to this row yet: it goes over what the tasks have shown from the first
 	var notes words
 	for _, e := range s.rows.edgesOf(key) {
 		if sp := a.tasks[e.Task]; e.Held != nil && sp != nil {

@@ -194,8 +194,10 @@ func (m *memRows) click(c ledger.Click) (settled int, err error) {
 		m.hubs[c.Key] = stored
 	}
 	hub, by := stored.Hub, "click"
-	own := hub.Of(&row.Conquest)
-	if own && !row.IsVictory() {
+	if !hub.Of(&row.Conquest) {
+		hub.CreatedAt, hub.Before = row.CreatedAt, nil
+	}
+	if !row.IsVictory() {
 		hub.Before = row.Result
 	}
 	rec := ledger.Audit{Key: c.Key, Source: c.From, Reason: ledger.ReasonClick, Said: &c.Gold, SaidBy: &by, Who: c.Who, Result: row.Result}
@@ -203,40 +205,35 @@ func (m *memRows) click(c ledger.Click) (settled int, err error) {
 	if row.IsVictory() != c.Gold {
 		v := aristotle.Verdict{ID: c.Key, Result: aristotle.Victory, By: c.Who}
 		if !c.Gold {
-			v.Result = (*ledger.Hub)(nil).GiveBack()
-			if own {
-				v.Result = hub.GiveBack()
-			}
+			v.Result = hub.GiveBack()
 		}
 		rec.Wrote, done.verdict = &v.Result, []aristotle.Verdict{v}
 	}
 	done.audit = []ledger.Audit{rec}
-	if own {
-		if hub.D != nil || !m.earlyUncounted {
-			hub.N++
-		}
-		hub.D = &c.Gold
-		d, n := hub.D, hub.N
-		done.audit[0].D, done.audit[0].N = d, &n
-		for _, edge := range edges {
-			if h := edge.Held; h != nil {
-				e := edge.Edge
-				e.S, e.Older, e.Base, e.Held, e.Last = &h.Shown, h.Older, h.Stars, nil, nil
-				if h.Stamp != "" {
-					e.Last = &h.Stamp
-				}
-				done.edges = append(done.edges, e)
-				done.audit = append(done.audit, ledger.Audit{Key: c.Key, Task: &e.Task, Source: c.From, Reason: ledger.ReasonSettled,
-					Who: c.Who, Result: rec.Result, Shown: e.S, Stars: e.Base, D: d, N: &n})
-			}
-		}
-		done.hubs = []ledger.Hub{hub}
-		var at *aristotle.Place
-		if len(edges) > 0 {
-			at = &aristotle.Place{Task: edges[0].Task, Fill: true}
-		}
-		done.ratings = aristotle.Rate(row.Conquest, c.Gold, at, ordered(m.ratings))
+	if hub.D != nil || !m.earlyUncounted {
+		hub.N++
 	}
+	hub.D = &c.Gold
+	d, n := hub.D, hub.N
+	done.audit[0].D, done.audit[0].N = d, &n
+	for _, edge := range edges {
+		if h := edge.Held; h != nil {
+			e := edge.Edge
+			e.S, e.Older, e.Base, e.Held, e.Last = &h.Shown, h.Older, h.Stars, nil, nil
+			if h.Stamp != "" {
+				e.Last = &h.Stamp
+			}
+			done.edges = append(done.edges, e)
+			done.audit = append(done.audit, ledger.Audit{Key: c.Key, Task: &e.Task, Source: c.From, Reason: ledger.ReasonSettled,
+				Who: c.Who, Result: rec.Result, Shown: e.S, Stars: e.Base, D: d, N: &n})
+		}
+	}
+	done.hubs = []ledger.Hub{hub}
+	var at *aristotle.Place
+	if len(edges) > 0 {
+		at = &aristotle.Place{Task: edges[0].Task, Fill: true}
+	}
+	done.ratings = aristotle.Rate(row.Conquest, c.Gold, at, ordered(m.ratings))
 	m.commit(done, time.Now())
 	m.markDirty([]string{c.Key}, c.From)
 	return len(done.edges), nil

@@ -40,8 +40,8 @@ var (
 // hub, the end of every hold and a dirty key in one transaction. The tasks follow with
 // a turn. A row that says so already is left alone, but the hub still counts it: after
 // that no star of a first contact is taken for news. Where no turn has come yet the hub
-// begins with it, counted too: no first contact undoes it. Where the hub is that of an
-// earlier row only the row is written.
+// begins with it, counted too: no first contact undoes it. The hub of an earlier row
+// is this row's from the click on, for the same reason.
 //
 // The hold ends with what was seen when it was noted, not with what its task shows
 // now: what a person changed after that look still counts, at the next one.
@@ -108,37 +108,42 @@ func (s *clickState) take(b *pgx.Batch, c Click) Clicked {
 	if c.Task != 0 {
 		rec.Task = &c.Task
 	}
-	own := s.hub != nil && s.hub.Of(s.row) // else it is that of a row that was here before: the next turn forgets it
-	if own && !s.row.IsVictory() {
-		s.hub.Before = s.row.Result
-	}
+	hub := s.hubAfter(c.Gold)
 	if s.row.IsVictory() != c.Gold {
 		v := aristotle.Verdict{ID: c.Key, Result: aristotle.Victory, By: c.Who}
 		if !c.Gold {
-			v.Result = aristotle.Pending
-			if own {
-				v.Result = s.hub.GiveBack()
-			}
+			v.Result = hub.GiveBack()
 		}
 		aristotle.QueueVerdicts(b, []aristotle.Verdict{v})
 		s.row.Result, rec.Wrote = &v.Result, &v.Result
 	}
-	done, records := Clicked{Row: *s.row, Changed: rec.Wrote != nil}, []Audit{rec}
-	if own { // only then the rating too: one without a hub that knows of it stayed gold if the row then took the star back
-		aristotle.QueueWriteRatings(b, aristotle.Rate(*s.row, c.Gold, s.place(c), s.ratings))
-		s.hub.D, s.hub.N = &c.Gold, s.hub.N+1
-		records[0].D, records[0].N = s.hub.D, &s.hub.N
-		settled := s.release()
-		for _, e := range settled {
-			records = append(records, Audit{Key: c.Key, Task: &e.Task, Source: c.From, Reason: ReasonSettled, Who: c.Who,
-				Result: rec.Result, Shown: e.S, Stars: e.Base, D: s.hub.D, N: &s.hub.N})
-		}
-		QueueEdges(b, settled)
-		done.Settled = len(settled)
-		QueueHubs(b, []Hub{*s.hub})
+	aristotle.QueueWriteRatings(b, aristotle.Rate(*s.row, c.Gold, s.place(c), s.ratings))
+	rec.D, rec.N = hub.D, &hub.N
+	records, settled := []Audit{rec}, s.release()
+	for _, e := range settled {
+		records = append(records, Audit{Key: c.Key, Task: &e.Task, Source: c.From, Reason: ReasonSettled, Who: c.Who,
+			Result: rec.Result, Shown: e.S, Stars: e.Base, D: hub.D, N: &hub.N})
 	}
+	QueueEdges(b, settled)
+	QueueHubs(b, []Hub{hub})
 	QueueAudit(b, records)
-	return done
+	return Clicked{Row: *s.row, Changed: rec.Wrote != nil, Settled: len(settled)}
+}
+
+// hubAfter is the hub after a click. That of an earlier row counts on: by another n a
+// turn that is under way knows of the click. It is gone where a turn forgot it just now.
+func (s *clickState) hubAfter(gold bool) Hub {
+	hub := Hub{Key: s.row.ID, D: &gold, N: 1, CreatedAt: s.row.CreatedAt}
+	if s.hub != nil {
+		hub.N += s.hub.N
+		if s.hub.Of(s.row) {
+			hub.Before = s.hub.Before
+		}
+	}
+	if !s.row.IsVictory() {
+		hub.Before = s.row.Result
+	}
+	return hub
 }
 
 // release ends the holds: the edges take what theirs noted, and are new no longer.

@@ -96,7 +96,7 @@ func TestClick(t *testing.T) {
 }
 
 // TestClickWithoutHub: before the first turn the hub begins with the click, and notes
-// the result before VICTORY. Where it is another row's only the row is written.
+// the result before VICTORY. That of an earlier row is this one's from then on.
 func TestClickWithoutHub(t *testing.T) {
 	t.Parallel()
 	l := open(t)
@@ -107,19 +107,19 @@ func TestClickWithoutHub(t *testing.T) {
 		t.Errorf("no conquest to settle: %v", err)
 	}
 	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('first', 'NEUTRAL', 'p', 'd'), ('again', 'NEUTRAL', 'p', 'd')`)
-	l.exec(t, `INSERT INTO hub (key, d, n, created_at) VALUES ('again', false, 4, '2001-01-01')`)
+	l.exec(t, `INSERT INTO hub (key, d, n, created_at, before) VALUES ('again', false, 4, '2001-01-01', 'DEFEAT')`)
 	l.exec(t, `INSERT INTO edge (task_id, key, project, begun, held) VALUES (1, 'again', 1, 'union', '{"shown": true, "stamp": "", "stars": null}')`)
-	for key, hub := range map[string]told{"first": {D: "true", N: 1, Gold: 1, Audit: []string{"curation click t NEUTRAL VICTORY true 1"}},
-		"again": {D: "false", N: 4, Audit: []string{"curation click t NEUTRAL VICTORY"}}} {
+	for key, hub := range map[string]told{"first": {N: 1, Audit: []string{"curation click t NEUTRAL VICTORY true 1"}},
+		"again": {N: 5, Audit: []string{"curation click t NEUTRAL VICTORY true 5", "curation hold settled by a click 1 NEUTRAL true 5"}}} {
 		done := l.clicked(t, Click{Key: key, Gold: true, From: FromCuration})
-		wantTold(t, key, l.told(t, key), told{Result: "VICTORY", Example: true, Fresh: true, Gold: hub.Gold, D: hub.D, N: hub.N, Audit: hub.Audit})
-		if done.Settled != 0 {
-			t.Errorf("%s: a hold was settled", key)
+		wantTold(t, key, l.told(t, key), told{Result: "VICTORY", Example: true, Fresh: true, Gold: 1, D: "true", N: hub.N, Audit: hub.Audit})
+		if want := len(hub.Audit) - 1; done.Settled != want {
+			t.Errorf("%s: %d holds were settled, want %d", key, done.Settled, want)
 		}
 	}
-	var before string
-	if err := l.pool.QueryRow(t.Context(), `SELECT before FROM hub WHERE key = 'first'`).Scan(&before); err != nil || before != "NEUTRAL" {
-		t.Errorf("before VICTORY: %q %v", before, err)
+	var own int
+	if err := l.pool.QueryRow(t.Context(), `SELECT count(*) FROM hub JOIN public."Conquest" c ON c.id = key AND "createdAt" = created_at WHERE before = 'NEUTRAL'`).Scan(&own); err != nil || own != 2 {
+		t.Errorf("%d hubs are their row's and know what it was before VICTORY, want 2: %v", own, err)
 	}
 	_, keys := claimed(t, l)
 	want(t, "both are dirty", keys, "again", "first")

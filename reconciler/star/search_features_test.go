@@ -39,7 +39,7 @@ func features() []feature {
 		{"a click, and an annotation after the look that was held", func(m *model) bool { return m.left.clicks > 0 && m.left.stars > 0 && m.begun == Hold }},
 		{"a click before the first turn", func(m *model) bool { return m.left.early > 0 && m.starred }},
 		{"a click before the first turn, labelstudio", func(m *model) bool { return m.left.early > 0 && m.begun == LabelStudio }},
-		{"a click on another row than the hub's", func(m *model) bool { return m.left.clicks > 0 && m.left.rows > 0 }},
+		{"a click on another row than the hub's", func(m *model) bool { return m.left.early > 0 && m.left.rows > 0 }},
 		{"labelstudio, one of two tasks starred", func(m *model) bool { return m.begun == LabelStudio && m.mixed }},
 		{"labelstudio, an unread task leaves it open", func(m *model) bool { return m.begun == LabelStudio && m.tasks == 2 && m.left.unread > 0 }},
 		{"labelstudio, a missing task does not", func(m *model) bool { return m.begun == LabelStudio && m.tasks == 2 && m.left.tasks > 0 }},

@@ -36,6 +36,7 @@ func models() []model {
 		{name: "labelstudio, starred, clicked first", tasks: 1, workers: 1, begun: LabelStudio, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, clicks: 1, lost: 1}},
 		{name: "aristotle, clicked first", tasks: 1, workers: 1, begun: Aristotle, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, lost: 1}},
 		{name: "hold, clicked first", tasks: 1, workers: 1, begun: Hold, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, clicks: 1, lost: 1}},
+		{name: "row goes, clicked", tasks: 1, workers: 1, known: true, left: budget{edits: 1, rows: 1, early: 1, lost: 1}},
 		{name: "clicked first, row goes", tasks: 1, workers: 1, starred: true, begin: anyRow, left: budget{edits: 1, early: 2, rows: 1}},
 		{name: "two tasks, labelstudio, clicked first", tasks: 2, workers: 1, begun: LabelStudio, mixed: true, begin: anyRow, left: budget{edits: 1, early: 1, unread: 1}},
 		{name: "two workers, clicked first", tasks: 1, workers: 2, starred: true, begin: anyRow, left: budget{edits: 1, early: 1, lost: 1}},

@@ -31,6 +31,7 @@ const (
 	foreignStamp        mutant = "a foreign stamp counts"
 	holdByRow           mutant = "a hold ended by the row alone"
 	earlyUncounted      mutant = "a click before the first turn counts for nothing"
+	clickOnRowAlone     mutant = "a click on another row than the hub's is of the row alone"
 	trustListing        mutant = "trust a listing that was asked for before S1"
 	readAgain           mutant = "read again without S1"
 	unsentIsSettled     mutant = "not sent yet counts as settled"
@@ -189,6 +190,7 @@ func TestMutants(t *testing.T) {
 		foreignStamp:        "two tasks, copied meta",
 		holdByRow:           "hold",
 		earlyUncounted:      "union, clicked first",
+		clickOnRowAlone:     "row goes, clicked",
 		doneForgetsTriggers: "queue, two workers",
 		absentUnstars:       "blob",
 		metaOrAnnotation:    "annotations",

@@ -213,34 +213,24 @@ func (m *model) asShown(s *state) {
 }
 
 // click is our page, or `held settle`: an edit of the row that we write ourselves. Where no
-// turn has come yet the hub begins with it, and it goes over what the tasks have shown from the first.
+// turn has come yet, be it to this row, the hub is this row's from then on, and the click goes over
+// what the tasks have shown from the first.
 func (m *model) click(s *state, v bool) bool {
+	own := s.hub.known && s.hub.gen == s.row.gen
 	left := &s.left.clicks
-	if !s.hub.known {
+	if !own {
 		left = &s.left.early
 	}
-	if s.row.gone || s.hub.known && !s.edges[0].held && !s.edges[1].held || !spend(left) {
+	if s.row.gone || own && !s.edges[0].held && !s.edges[1].held || !spend(left) {
 		return false
 	}
-	if !s.hub.known {
-		s.hub = hub{known: true, d: v, gen: s.row.gen, changed: !m.breaks(earlyUncounted)}
-		if s.row.result != Victory {
-			s.hub.before = s.row.result
+	for i := range m.tasks {
+		if t := &s.tasks[i]; !own && !t.unseen {
+			s.row.by |= t.by
 		}
-		for i := range m.tasks {
-			if t := &s.tasks[i]; !t.unseen {
-				s.row.by |= t.by
-			}
-		}
-	} else if s.hub.gen == s.row.gen {
-		s.hub.d, s.hub.changed = v, true
-		for i := range m.tasks {
-			if e := &s.edges[i]; e.held && !m.breaks(holdByRow) {
-				s.row.by |= e.note.by // the page shows what was noted
-				e.isNew, e.s, e.older, e.last, e.base = false, e.note.shown, e.note.older, e.note.stamp, e.note.stars
-				e.held, e.note = false, note{}
-			}
-		}
+	}
+	if own || !s.hub.known || !m.breaks(clickOnRowAlone) {
+		m.clickHub(s, v, own)
 	}
 	switch {
 	case v:
@@ -250,6 +240,25 @@ func (m *model) click(s *state, v bool) bool {
 	}
 	s.speak(v, &s.row.by)
 	return true
+}
+
+// clickHub is what a click does to the hub, and to the edges that are held.
+func (m *model) clickHub(s *state, v, own bool) {
+	before := s.hub.before
+	if !own {
+		before = Pending
+	}
+	if s.row.result != Victory {
+		before = s.row.result
+	}
+	s.hub = hub{known: true, d: v, gen: s.row.gen, changed: own || s.hub.known || !m.breaks(earlyUncounted), before: before}
+	for i := range m.tasks {
+		if e := &s.edges[i]; e.held && !m.breaks(holdByRow) {
+			s.row.by |= e.note.by // the page shows what was noted
+			e.isNew, e.s, e.older, e.last, e.base = false, e.note.shown, e.note.older, e.note.stamp, e.note.stars
+			e.held, e.note = false, note{}
+		}
+	}
 }
 
 // tampering is what nobody means: other people's tools, and the tasks' own life.

@@ -84,7 +84,7 @@ func (m *model) wrong(s state) string {
 	if m.begun == Hold && s.hub.changed && !asked {
 		return "a person was to decide, and nobody has"
 	}
-	if m.tasks == 1 && m.left.rows == 0 && s.left.clicks < m.left.clicks && s.edges[0].held { // with another row a click is an edit of that row alone
+	if m.tasks == 1 && m.left.rows == 0 && s.left.clicks < m.left.clicks && s.edges[0].held { // with another row first contact has come again
 		return "a click did not end the hold"
 	}
 	for i := range m.tasks {
