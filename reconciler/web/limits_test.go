@@ -32,7 +32,8 @@ func (p pipes) Close() error {
 
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// Who sends nothing, or a byte now and then, or reads nothing, is cut off in time, whatever the route does.
+// Who sends nothing, or a byte now and then, or reads nothing, is cut off in time, whatever the route does. Who waits for a slow
+// answer gets all of it.
 func TestServerLimits(t *testing.T) {
 	t.Parallel()
 	const begun = "POST / HTTP/1.1\r\nHost: x\r\n"
@@ -48,13 +49,17 @@ func TestServerLimits(t *testing.T) {
 		begin string
 		after func(net.Conn)
 		limit time.Duration
+		slow  time.Duration // until the answer begins
+		whole bool
 	}{
-		"no request":       {"", func(net.Conn) {}, 5 * time.Second},
-		"half a header":    {begun, trickle, 5 * time.Second},
-		"half a body":      {begun + "Content-Length: 1000\r\n\r\n", trickle, 30 * time.Second},
-		"an endless chunk": {begun + "Transfer-Encoding: chunked\r\n\r\nffffff\r\n", trickle, 30 * time.Second},
-		"no reader":        {begun + "Content-Length: 0\r\n\r\n", nil, 30 * time.Second},
-		"no more requests": {begun + "Content-Length: 0\r\n\r\n", func(net.Conn) {}, 2 * time.Minute},
+		"no request":       {begin: "", after: func(net.Conn) {}, limit: 5 * time.Second},
+		"half a header":    {begin: begun, after: trickle, limit: 5 * time.Second},
+		"half a body":      {begin: begun + "Content-Length: 1000\r\n\r\n", after: trickle, limit: 30 * time.Second},
+		"an endless chunk": {begin: begun + "Transfer-Encoding: chunked\r\n\r\nffffff\r\n", after: trickle, limit: 30 * time.Second},
+		"no reader":        {begin: begun + "Content-Length: 0\r\n\r\n", limit: 30 * time.Second},
+		"no more requests": {begin: begun + "Content-Length: 0\r\n\r\n", after: func(net.Conn) {}, limit: 2 * time.Minute, whole: true},
+		"a slow answer":    {begin: begun + "Content-Length: 0\r\n\r\n", after: func(net.Conn) {}, slow: 45 * time.Second, limit: 45*time.Second + 2*time.Minute, whole: true},
+		"slow, no reader":  {begin: begun + "Content-Length: 0\r\n\r\n", slow: 45 * time.Second, limit: 75 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -66,6 +71,7 @@ func TestServerLimits(t *testing.T) {
 						web.Fail(w, err)
 						return
 					}
+					time.Sleep(c.slow)
 					_, _ = w.Write(make([]byte, 1<<20)) // the caller may not read it
 				}))
 				served := make(chan error)
@@ -84,7 +90,7 @@ func TestServerLimits(t *testing.T) {
 				}
 				text, err := io.ReadAll(ours)
 				took := time.Since(start)
-				if whole := len(text) > 1<<20; err != nil || whole != (name == "no more requests") || took < c.limit || took > c.limit+2*time.Second {
+				if whole := len(text) > 1<<20; err != nil || whole != c.whole || took < c.limit || took > c.limit+2*time.Second {
 					t.Errorf("cut off after %v with %d bytes, %v; want %v", took, len(text), err, c.limit)
 				}
 				if err := s.Close(); err != nil {

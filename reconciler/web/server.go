@@ -15,7 +15,7 @@ import (
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 30 * time.Second // a delivery of 5,000 tasks takes seconds to arrive
-	writeTimeout      = 30 * time.Second // above the 5 s that a sync call may wait
+	writeTimeout      = 30 * time.Second // from the first byte on: see begin
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10 // a long query has to be told what is wrong with it
 )
@@ -66,9 +66,7 @@ func (o Options) ended(w *response, r *http.Request, panicked any) {
 			panicked = nil
 		}
 	}
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.begin(http.StatusOK)
 	o.Metrics.HTTPRequests.With(o.Listener, metrics.CodeOf(w.status)).Inc()
 	if panicked != nil { // half an answer is out: the caller must see that it is cut
 		panic(http.ErrAbortHandler)
@@ -98,17 +96,25 @@ type response struct {
 	status int
 }
 
+// begin notes the status of an answer that begins now, and its time to be written with it: what a handler
+// takes before, on a machine that has much to do, the server would count too, and send nothing at all.
+func (w *response) begin(status int) {
+	if w.status != 0 {
+		return
+	}
+	w.status = status
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTimeout)) // a test's writer may have none
+}
+
 func (w *response) WriteHeader(status int) {
-	if w.status == 0 && status >= http.StatusOK { // 1xx come before the answer
-		w.status = status
+	if status >= http.StatusOK { // 1xx come before the answer
+		w.begin(status)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *response) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+	w.begin(http.StatusOK)
 	return w.ResponseWriter.Write(b)
 }
 
