@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -85,6 +86,24 @@ func (d *Database) Check(ctx context.Context) error {
 		return fmt.Errorf("look at Label Studio's database: %w: no column %s that may be read", ErrSchema, strings.Join(lacks, ", "))
 	}
 	return nil
+}
+
+// Mendable tells whether what [Database.Check] found is for a person to mend: the server
+// refuses the login, or it is [ErrSchema].
+func Mendable(err error) bool {
+	var said *pgconn.PgError
+	return errors.Is(err, ErrSchema) || errors.As(err, &said) && strings.HasPrefix(said.Code, "28")
+}
+
+// Role tells as whom it reads, and whether that role may also write what is read here: it need not.
+func (d *Database) Role(ctx context.Context) (name string, writes bool, err error) {
+	err = d.pool.QueryRow(ctx, `SELECT current_user, EXISTS (
+		SELECT FROM unnest(ARRAY[to_regclass('task'), to_regclass('task_completion')]) AS t
+		WHERE has_table_privilege(t, 'INSERT, UPDATE, DELETE, TRUNCATE') OR has_any_column_privilege(t, 'INSERT, UPDATE'))`).Scan(&name, &writes)
+	if err != nil {
+		return "", false, fmt.Errorf("look at the rights in Label Studio's database: %w", err)
+	}
+	return name, writes, nil
 }
 
 // Same tells whether this is the database of the Label Studio that has told of a task,

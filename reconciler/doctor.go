@@ -49,6 +49,8 @@ type Patient struct {
 
 	Slot, Publication, Schema string
 
+	StudioDatabase string // LABEL_STUDIO_DATABASE_URL; empty: none
+
 	Studio   *labelstudio.Client
 	Projects []int64 // LABEL_STUDIO_PROJECTS, empty for all
 
@@ -82,6 +84,7 @@ func checks() []check {
 		{name: "disk", after: "database", look: (*visit).disk},
 		{name: "label studio", look: (*visit).labelStudio},
 		{name: "projects", after: "label studio", look: (*visit).projects},
+		{name: "label studio database", look: (*visit).studioDatabase, slow: true}, // a start looks by opening it
 		{name: "webhooks", after: "projects", look: (*visit).webhooks, slow: true},
 		{name: "clocks", after: "database", look: (*visit).clocks},
 	}

@@ -104,6 +104,35 @@ func (v *visit) projects(ctx context.Context) (fact string, findings []Finding, 
 	return fmt.Sprintf("%d with %d tasks", len(v.synced), tasks), findings, nil
 }
 
+// studioDatabase finds what keeps passes from Label Studio's own database, and a role there that may do more than they do.
+func (v *visit) studioDatabase(ctx context.Context) (fact string, findings []Finding, err error) {
+	const setting = "LABEL_STUDIO_DATABASE_URL"
+	if v.StudioDatabase == "" {
+		return "left out: " + setting + " is not set", nil, nil
+	}
+	db, err := labelstudio.OpenDatabase(ctx, v.StudioDatabase)
+	if err != nil {
+		return "", nil, err
+	}
+	defer db.Close()
+	if err := db.Check(ctx); labelstudio.Mendable(err) {
+		return "", []Finding{{Fatal, setting + ": " + serverWords(err), "Passes cannot read there.",
+			"Correct " + setting + "; its role needs GRANT SELECT ON task, task_completion. Or leave it out: passes then read through the API."}}, nil
+	} else if err != nil {
+		return "", nil, fmt.Errorf("%s: %w", setting, err)
+	}
+	role, writes, err := db.Role(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	if writes {
+		findings = append(findings, Finding{Warning, fmt.Sprintf("%s: role %q may write to Label Studio's tables", setting, role),
+			"Passes only read there: whoever has seen the URL can change every task.",
+			"CREATE ROLE reader LOGIN PASSWORD '…'; GRANT SELECT ON task, task_completion TO reader; and name that role in " + setting + "."})
+	}
+	return fmt.Sprintf("as role %q", role), findings, nil
+}
+
 func missingProject(id int64) Finding {
 	return Finding{Warning, fmt.Sprintf("project %d of LABEL_STUDIO_PROJECTS does not exist, or the token's user does not see it", id), "Its tasks are not synced.",
 		"Correct LABEL_STUDIO_PROJECTS, or give the token's user the project."}

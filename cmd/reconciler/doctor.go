@@ -60,7 +60,8 @@ func patient(cfg *Config, log *slog.Logger, observe func(labelstudio.Request)) (
 		Database: string(cfg.AristotleDatabaseURL), Replication: string(cfg.AristotleReplicationURL),
 		OneURL: cfg.AristotleReplicationURL == cfg.AristotleDatabaseURL,
 		Slot:   string(cfg.Slot), Publication: string(cfg.Publication), Schema: string(cfg.Schema),
-		Projects: cfg.LabelStudioProjects, Log: log,
+		StudioDatabase: string(cfg.LabelStudioDatabaseURL),
+		Projects:       cfg.LabelStudioProjects, Log: log,
 		PublicURL: string(cfg.PublicURL), Secret: string(cfg.WebhookSecret), Listen: string(cfg.Listen),
 	}
 	if cfg.DryRun {

@@ -123,6 +123,11 @@ func TestDoctorFinds(t *testing.T) {
 	_, side := standIn(t)
 	s := newStreet(t, sandbox.Schema{Texts: true}, side)
 	slot := databaseOf(t, s.cfg.AristotleDatabaseURL)
+	theirs := unprepared(t, sandbox.Schema{Bare: true}) // Label Studio's own, without its tables
+	setUpRoles(t, theirs)
+	reader := roleOf(t, theirs.AristotleDatabaseURL)
+	execAll(t, connect(t, s.cfg.AristotleAdminURL), `GRANT CONNECT ON DATABASE `+ident(databaseOf(t, theirs.AristotleDatabaseURL))+` TO `+ident(reader))
+	reads := func(dsn DSN) func(*Config) { return func(c *Config) { c.LabelStudioDatabaseURL = dsn } }
 	dropSlot := `SELECT pg_drop_replication_slot('` + slot + `')`
 	for name, c := range map[string]struct {
 		do, undo string
@@ -149,6 +154,10 @@ func TestDoctorFinds(t *testing.T) {
 		"no project":      {change: func(c *Config) { c.LabelStudioProjects = append(ProjectIDs{4711}, c.LabelStudioProjects...) }, want: "project 4711 of LABEL_STUDIO_PROJECTS does not exist"},
 		"wrong host":      {change: func(c *Config) { c.LabelStudioURL = "http://127.0.0.1:1" }, want: "is Label Studio running at", status: 2},
 		"no database":     {change: func(c *Config) { c.AristotleDatabaseURL = nobodyListens(t, c.AristotleDatabaseURL) }, want: "does not answer: connection refused", status: 2},
+
+		"another's tables":      {change: reads(theirs.AristotleDatabaseURL), want: "not the tables of Label Studio 1.23: no column task.id int"},
+		"a refused login":       {change: reads(DSN(wrongPassword(t, theirs.AristotleDatabaseURL))), want: "LABEL_STUDIO_DATABASE_URL: password authentication failed"},
+		"no database of theirs": {change: reads(nobodyListens(t, theirs.AristotleDatabaseURL)), want: "LABEL_STUDIO_DATABASE_URL: look at Label Studio's database", status: 2},
 	} {
 		if c.do != "" {
 			s.exec(c.do)
@@ -172,7 +181,11 @@ func TestDoctorFinds(t *testing.T) {
 	if !strings.Contains(e.text, "offers no choice gold_star") {
 		t.Error(e.text)
 	}
-	if e := s.doctor(nil); len(e.findings()) > 0 {
+	s.copyTasks(theirs.AristotleAdminURL, reader)
+	if e := s.doctor(reads(theirs.AristotleAdminURL)); e.status != 1 || !strings.Contains(e.text, "may write to Label Studio's tables") {
+		t.Errorf("a role that may write: status %d:\n%s", e.status, e.text)
+	}
+	if e := s.doctor(reads(theirs.AristotleDatabaseURL)); len(e.findings()) > 0 || !strings.Contains(e.text, `as role \"`+reader) {
 		t.Errorf("at the end: %s", e.text)
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -216,9 +215,7 @@ func openStudioDatabase(ctx context.Context, cfg *Config, configure ...func(*pgx
 	}
 	db, err := labelstudio.OpenDatabase(ctx, string(cfg.LabelStudioDatabaseURL), configure...)
 	if err == nil {
-		err = db.Check(ctx)
-		var said *pgconn.PgError
-		if refused := errors.As(err, &said) && strings.HasPrefix(said.Code, "28"); !refused && !errors.Is(err, labelstudio.ErrSchema) {
+		if err = db.Check(ctx); !labelstudio.Mendable(err) {
 			return db, nil
 		}
 		db.Close()
