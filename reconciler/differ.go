@@ -273,7 +273,7 @@ func (d *Differ) glanceAt(ctx context.Context, pairs []ledger.Pair, into map[int
 		return err
 	}
 	for _, project := range ids {
-		for _, field := range []string{"conquest_id", "id"} {
+		for _, field := range ledger.KeyFields() {
 			found, err := d.Studio.FindTasks(ctx, project, field, lone)
 			if err != nil {
 				return err

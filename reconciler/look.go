@@ -237,7 +237,7 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 
 // searchProject returns what there is to be linked of a project, as far as it could be searched.
 func (t *Turner) searchProject(ctx context.Context, project int64, keys []string) (links []ledger.Link, failed error) {
-	for _, field := range []string{"conquest_id", "id"} {
+	for _, field := range ledger.KeyFields() {
 		tasks, err := t.tasks.FindTasks(ctx, project, field, keys)
 		if err != nil {
 			failed = asAway(ctx, t.tasks, err)

@@ -20,8 +20,12 @@ type Projects []int64
 // Have tells whether a project is one of them.
 func (p Projects) Have(project int64) bool { return len(p) == 0 || slices.Contains(p, project) }
 
-// KeyOf reads the conquest that a task belongs to from the task's data: under
-// "conquest_id", or "id" where older importers left it. "" where it names none.
+// KeyFields are the fields of a task's data that name its conquest. Older importers
+// left it in the second, which counts where the first has none.
+func KeyFields() [2]string { return [...]string{"conquest_id", "id"} }
+
+// KeyOf reads the conquest that a task belongs to from the task's data, see
+// [KeyFields]. "" where it names none.
 func KeyOf(data json.RawMessage) string {
 	if id, plain := plainKey(data); plain {
 		return id
@@ -30,7 +34,8 @@ func KeyOf(data json.RawMessage) string {
 	if json.Unmarshal(data, &d) != nil {
 		return "" // data that is no object names no conquest
 	}
-	id := cmp.Or(idText(d["conquest_id"]), idText(d["id"]))
+	fields := KeyFields()
+	id := cmp.Or(idText(d[fields[0]]), idText(d[fields[1]]))
 	if len(id) > maxKey || strings.ContainsRune(id, 0) {
 		return "" // no row of PostgreSQL has such an id
 	}
