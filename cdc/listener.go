@@ -130,10 +130,11 @@ type Listener struct {
 	handling atomic.Int64 // since when Handle is under way; 0: it is not
 
 	// Only Run's goroutine uses what follows.
-	since time.Time // when the last stream began
-	known history
-	told  error // what was logged and is not over
-	tries int   // connections that an error ended since the last stream
+	since  time.Time // when the last stream began
+	known  history
+	told   error // what was logged and is not over
+	toldAt time.Time
+	times  int // connections that an error ended since the last stream
 }
 
 // status is what Stats tells of the connection; one is never changed, but replaced.
@@ -187,7 +188,7 @@ func setDefault[T comparable](v *T, def T) {
 // again when it has returned.
 func (l *Listener) Run(ctx context.Context) error {
 	var retry backoff
-	l.since, l.known, l.told, l.tries = time.Time{}, history{}, nil, 0
+	l.since, l.known, l.told, l.times = time.Time{}, history{}, nil, 0
 	for {
 		l.enter(ctx, &status{text: "connecting"})
 		last := l.since
@@ -197,9 +198,9 @@ func (l *Listener) Run(ctx context.Context) error {
 			return nil
 		}
 		class := ErrorClass(err)
+		l.times++
 		l.enter(ctx, &status{text: "waiting to try again: " + string(class), err: err})
 		l.reconnects.Add(1)
-		l.tries++
 		if l.since != last && time.Since(l.since) > sustained {
 			retry = 0
 		}
@@ -209,20 +210,21 @@ func (l *Listener) Run(ctx context.Context) error {
 	}
 }
 
-// enter publishes the state. An error is logged when it differs from the last one, and its end when the stream is back: an outage is two lines,
-// however often it is tried. Where Handle failed a connection proves nothing: the stream is back when Handle has taken something.
+// enter publishes the state. An error is logged when it differs from the last one, again after an hour, and its end when the stream is back: a short
+// outage is two lines, however often it is tried. Where Handle failed a connection proves nothing: the stream is back when Handle has taken something.
 func (l *Listener) enter(ctx context.Context, now *status) {
 	if now.err == nil && (!now.connected || l.told != nil && ErrorClass(l.told) == ClassHandle) {
 		now.err = l.told // still the reason
 	}
 	l.state.Store(now)
 	switch {
-	case now.err != nil && (l.told == nil || l.told.Error() != now.err.Error()):
-		l.told = now.err
-		l.cfg.Log.WarnContext(ctx, "stream interrupted", slog.String(logSlot, l.cfg.Slot), slog.String(logClass, string(ErrorClass(now.err))), slog.Any(logError, now.err))
+	case now.err != nil && (l.told == nil || l.told.Error() != now.err.Error() || time.Since(l.toldAt) >= remindAfter):
+		l.told, l.toldAt = now.err, time.Now()
+		l.cfg.Log.WarnContext(ctx, "stream interrupted", slog.String(logSlot, l.cfg.Slot), slog.String(logClass, string(ErrorClass(now.err))),
+			slog.Any(logError, now.err), slog.Int(logTimes, l.times))
 	case now.connected && now.err == nil:
-		l.cfg.Log.InfoContext(ctx, "streaming", slog.String(logSlot, l.cfg.Slot), slog.String(logPosition, LSN(l.confirmed.Load()).String()), slog.Int(logTries, l.tries))
-		l.told, l.tries = nil, 0
+		l.cfg.Log.InfoContext(ctx, "streaming", slog.String(logSlot, l.cfg.Slot), slog.String(logPosition, LSN(l.confirmed.Load()).String()), slog.Int(logTimes, l.times))
+		l.told, l.times = nil, 0
 	}
 }
 
@@ -241,7 +243,7 @@ const (
 	logError    = "error"
 	logReason   = "reason"
 	logPosition = "position"
-	logTries    = "tries" // connections that an error ended since it streamed last
+	logTimes    = "times" // connections that an error ended since it streamed last
 	logSQLState = "sqlstate"
 )
 
@@ -264,6 +266,9 @@ func (l *Listener) Stats() Stats {
 	}
 	return s
 }
+
+// remindAfter is when an outage that goes on is told again: a log is kept for days, and read from its end.
+const remindAfter = time.Hour
 
 const (
 	firstRetry = 100 * time.Millisecond

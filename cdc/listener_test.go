@@ -8,7 +8,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/aristotle/reconciler/aristotle/sandbox"
 	"github.com/aristotle/reconciler/aristotle/sandbox/pgtest"
@@ -318,6 +321,39 @@ func TestFailingHandleIsToldOnce(t *testing.T) {
 	if said := out.String(); strings.Count(said, "stream interrupted") != 1 {
 		t.Errorf("it said:\n%s", said)
 	}
+}
+
+// TestOutageIsToldAgain: an outage is told once, again after an hour, and with its times when it is over.
+func TestOutageIsToldAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		plain := func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+		l, err := New(Config{URL: "postgres://u@127.0.0.1/d", Slot: "s", Publication: "p", Handle: func(context.Context, Batch) error { return nil },
+			Log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: plain}))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 130 { // as Run does, for an hour and five minutes
+			l.enter(t.Context(), &status{text: "connecting"})
+			l.times++
+			l.enter(t.Context(), &status{text: "waiting to try again", err: errors.New("nobody there")})
+			time.Sleep(30 * time.Second) // of the bubble
+		}
+		l.enter(t.Context(), &status{connected: true, text: "streaming"})
+		want := `level=WARN msg="stream interrupted" slot=s class=transient error="nobody there" times=1
+level=WARN msg="stream interrupted" slot=s class=transient error="nobody there" times=120
+level=INFO msg=streaming slot=s position=0/0 times=130
+`
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 }
 
 // lockedText is what several goroutines write.
