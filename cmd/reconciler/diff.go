@@ -43,7 +43,7 @@ func (c *DiffCmd) diff(ctx context.Context, cfg *Config, log *slog.Logger, out i
 	if c.Plan != "" && !c.Apply {
 		return withStatus{errors.New("--plan goes with --apply"), 2}
 	}
-	d, done, err := openDiffer(ctx, cfg, log, !c.Apply)
+	d, done, err := openDiffer(ctx, cfg, log, !c.Apply, new(passwords))
 	if err != nil {
 		return withStatus{err, 2}
 	}
@@ -102,9 +102,9 @@ func (c *DiffCmd) apply(ctx context.Context, d *reconciler.Differ, r *reconciler
 	return withStatus{fmt.Errorf("%s; the daemon acts on it from now on", count(max(n, released), "key was made dirty", "keys were made dirty")), 1}
 }
 
-// openDiffer opens what a look needs. readOnly: not even by mistake is anything written.
-func openDiffer(ctx context.Context, cfg *Config, log *slog.Logger, readOnly bool) (d *reconciler.Differ, done func(), err error) {
-	var how []func(*pgxpool.Config)
+// openDiffer opens what a look needs, with the passwords of the day. readOnly: not even by mistake is anything written.
+func openDiffer(ctx context.Context, cfg *Config, log *slog.Logger, readOnly bool, p *passwords) (d *reconciler.Differ, done func(), err error) {
+	how := []func(*pgxpool.Config){ofTheDay(&p.ordinary)}
 	if readOnly {
 		how = append(how, ledger.ReadOnly)
 	}
@@ -117,7 +117,7 @@ func openDiffer(ctx context.Context, cfg *Config, log *slog.Logger, readOnly boo
 		l.Close()
 		return nil, nil, err
 	}
-	db, err := openStudioDatabase(ctx, cfg)
+	db, err := openStudioDatabase(ctx, cfg, ofTheDay(&p.studio))
 	if err != nil {
 		l.Close()
 		return nil, nil, err

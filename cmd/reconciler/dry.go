@@ -18,41 +18,40 @@ import (
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
 	"github.com/aristotle/reconciler/reconciler"
-	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // dryRun is `reconciler run` with RECONCILER_DRY_RUN: passes look and report, to the log and the metrics alone. There is no turn,
 // no slot, no webhook and no other listener, the database session is read-only, and our tables need not be there.
 type dryRun struct {
-	cfg     *Config
-	log     *slog.Logger
-	differ  *reconciler.Differ
-	metrics *metrics.Metrics
-	last    atomic.Pointer[error] // how the last look ended; nil: none has yet
-	told    map[string]string     // what was logged of each key
+	following
+	differ   *reconciler.Differ
+	metrics  *metrics.Metrics
+	last     atomic.Pointer[error] // how the last look ended; nil: none has yet
+	reported map[string]string     // what was logged of each key
 }
 
-func runDry(ctx context.Context, cfg *Config, log *slog.Logger) error {
+func runDry(ctx context.Context, cfg *Config, log *slog.Logger, again *reread) error {
 	metricsListener, err := listen(cfg.MetricsListen, "RECONCILER_METRICS_LISTEN")
 	if err != nil {
 		return err
 	}
-	d := &dryRun{cfg: cfg, log: log, told: map[string]string{}}
+	d := &dryRun{following: following{cfg: cfg, log: log, reread: again}, reported: map[string]string{}}
 	start, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	differ, done, err := openDiffer(start, cfg, log, true)
+	differ, done, err := openDiffer(start, cfg, log, true, &d.passwords)
 	if err != nil {
 		metricsListener.Close()
 		return err
 	}
 	defer done()
-	d.differ = differ
+	d.differ, d.studio = differ, differ.Studio
 	registry := prometheus.NewRegistry()
 	d.metrics = metrics.New(registry)
 	log.InfoContext(ctx, "dry run: nothing is written anywhere", "metrics", metricsListener.Addr().String())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.serve(ctx, metricsListener, registry) })
 	g.Go(func() error { d.look(ctx); return nil })
+	g.Go(func() error { return d.reading(ctx) })
 	g.Go(func() error {
 		newNotifier().run(ctx, log, func(time.Time) error { return nil }) // a look has limits of its own
 		return nil
@@ -83,7 +82,6 @@ const lookBack = 2 * time.Minute
 // look looks at everything at once and whenever a full pass would, and in between at what changed.
 func (d *dryRun) look(ctx context.Context) {
 	var everything, since time.Time
-	var failures logs.Failures
 	for ctx.Err() == nil {
 		start := time.Now()
 		kind, r, err := metrics.Full, (*reconciler.Report)(nil), error(nil)
@@ -103,10 +101,10 @@ func (d *dryRun) look(ctx context.Context) {
 		d.up(err)
 		d.metrics.DiffDuration.With(kind).Observe(time.Since(start).Seconds())
 		if err != nil {
-			failures.Log(ctx, d.log, slog.LevelWarn, "pass", string(kind), err, slog.String("pass", string(kind)))
+			d.failures.Log(ctx, d.log, slog.LevelWarn, "pass", string(kind), err, slog.String("pass", string(kind)))
 		} else {
 			since = start.Add(-lookBack)
-			failures.Over(ctx, d.log, "pass", string(kind), slog.String("pass", string(kind)))
+			d.failures.Over(ctx, d.log, "pass", string(kind), slog.String("pass", string(kind)))
 			d.report(ctx, kind, r)
 		}
 		next := d.cfg.DiffSchedule.Next(time.Now().UTC())
@@ -139,15 +137,15 @@ func (d *dryRun) report(ctx context.Context, kind metrics.Pass, r *reconciler.Re
 	now := map[string]string{}
 	for _, k := range r.Keys {
 		text := fmt.Sprintf("%s: %s (%s)", k.Class, k.Decision, k.Reason)
-		if now[k.Key] = text; d.told[k.Key] != text {
+		if now[k.Key] = text; d.reported[k.Key] != text {
 			d.log.InfoContext(ctx, "would act", "key", k.Key, "class", k.Class, "decision", k.Decision, "reason", k.Reason)
 		}
 	}
 	if kind == metrics.Incremental {
-		maps.Copy(d.told, now)
+		maps.Copy(d.reported, now)
 		return
 	}
-	d.told = now
+	d.reported = now
 	for _, class := range metrics.Drifts() {
 		d.metrics.DriftKeys.With(class).Set(float64(r.Counts[string(class)]))
 	}

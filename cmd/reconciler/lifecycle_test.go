@@ -65,15 +65,17 @@ func TestSecretsAreReread(t *testing.T) {
 	// A password changes on both sides, and every connection is lost.
 	admin := connect(t, s.cfg.AristotleAdminURL)
 	const next = "another-passw0rd"
-	for name, dsn := range map[string]DSN{"db": s.cfg.AristotleDatabaseURL, "stream": s.cfg.AristotleReplicationURL} {
+	replace := func(name string, dsn DSN, password string) {
 		u, err := url.Parse(string(dsn))
 		if err != nil {
 			t.Fatal(err)
 		}
-		u.User = url.UserPassword(u.User.Username(), next)
-		execAll(t, admin, `ALTER ROLE `+ident(roleOf(t, dsn))+` PASSWORD '`+next+`'`)
+		u.User = url.UserPassword(u.User.Username(), password)
+		execAll(t, admin, `ALTER ROLE `+ident(roleOf(t, dsn))+` PASSWORD '`+password+`'`)
 		write(t, file(name), u.String())
 	}
+	replace("db", s.cfg.AristotleDatabaseURL, next)
+	replace("stream", s.cfg.AristotleReplicationURL, next)
 	s.wantLog(p, "setting=ARISTOTLE_DATABASE_URL")
 	s.wantLog(p, "setting=ARISTOTLE_REPLICATION_URL")
 	for _, dsn := range []DSN{s.cfg.AristotleDatabaseURL, s.cfg.AristotleReplicationURL} {
@@ -115,6 +117,26 @@ func TestSecretsAreReread(t *testing.T) {
 	}
 	if status := p.stop(); status != 0 {
 		t.Errorf("exit status %d", status)
+	}
+
+	// A dry run follows them as well.
+	write(t, file("key"), ls.UserToken(another))
+	dry := s.spawn("RECONCILER_DRY_RUN=true")
+	s.wantLog(dry, "both sides were compared")
+	ls.RevokeToken(another)
+	write(t, file("key"), side.token)
+	replace("db", s.cfg.AristotleDatabaseURL, "a-third-passw0rd")
+	execAll(t, admin, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = `+literal(role))
+	s.wantLog(dry, "setting=LABEL_STUDIO_API_KEY")
+	s.wantLog(dry, "setting=ARISTOTLE_DATABASE_URL")
+	s.setMeta(tasks[0], object{"gold_star": false})
+	s.wantLog(dry, `msg="would act" key=key`)
+	if err := dry.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	s.wantLog(dry, "settings were read again")
+	if status := dry.stop(); status != 0 {
+		t.Errorf("a dry run ends with status %d", status)
 	}
 }
 

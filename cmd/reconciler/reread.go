@@ -15,6 +15,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aristotle/reconciler/labelstudio"
+	"github.com/aristotle/reconciler/reconciler/auth"
+	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // rereadEvery is how often the secrets' files are looked at. They are replaced by hand or by an orchestrator, once in weeks.
@@ -65,10 +69,21 @@ func (p *passwords) stream(cfg *Config) func() string {
 	}
 }
 
+// following takes over what may change while the program runs. The daemon is one, and so is a dry run.
+type following struct {
+	cfg       *Config
+	log       *slog.Logger
+	reread    *reread // nil: the settings stay as they are
+	studio    *labelstudio.Client
+	secret    *auth.Secret // of the webhook; nil: no delivery is taken
+	passwords passwords
+	failures  logs.Failures
+}
+
 // reading looks at the secrets' files every few seconds, and at SIGHUP at the log's level as well, until ctx ends. A file that cannot be
 // read, or holds what cannot be right, changes nothing and is told.
-func (d *daemon) reading(ctx context.Context) error {
-	if d.reread == nil {
+func (f *following) reading(ctx context.Context) error {
+	if f.reread == nil {
 		return nil
 	}
 	hangup := make(chan os.Signal, 1)
@@ -86,65 +101,65 @@ func (d *daemon) reading(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		now, err := d.reread.again()
+		now, err := f.reread.again()
 		if err == nil {
-			err = d.follow(ctx, now, asked)
+			err = f.follow(ctx, now, asked)
 		}
 		if err != nil {
-			d.failures.Log(ctx, d.log, slog.LevelError, what, "", err)
+			f.failures.Log(ctx, f.log, slog.LevelError, what, "", err)
 			continue
 		}
-		d.failures.Over(ctx, d.log, what, "")
+		f.failures.Over(ctx, f.log, what, "")
 	}
 }
 
-// follow takes over what may change while the daemon runs, and where a person asked says what may not.
-func (d *daemon) follow(ctx context.Context, now *Config, asked bool) error {
-	if err := errors.Join(d.followStudio(ctx, now), d.followPasswords(ctx, now)); err != nil {
+// follow takes over what has changed, and where a person asked says what may not.
+func (f *following) follow(ctx context.Context, now *Config, asked bool) error {
+	if err := errors.Join(f.followStudio(ctx, now), f.followPasswords(ctx, now)); err != nil {
 		return err
 	}
-	if now.WebhookSecret != d.cfg.WebhookSecret && now.WebhookSecret != "" && d.secret != nil {
-		d.secret.Set(string(now.WebhookSecret))
-		d.cfg.WebhookSecret = now.WebhookSecret
-		d.told(ctx, "RECONCILER_WEBHOOK_SECRET")
+	if now.WebhookSecret != f.cfg.WebhookSecret && now.WebhookSecret != "" && f.secret != nil {
+		f.secret.Set(string(now.WebhookSecret))
+		f.cfg.WebhookSecret = now.WebhookSecret
+		f.told(ctx, "RECONCILER_WEBHOOK_SECRET")
 	}
 	if !asked {
 		return nil
 	}
-	d.reread.level.Set(now.LogLevel)
-	d.cfg.LogLevel = now.LogLevel
-	now.AristotleAdminURL = d.cfg.AristotleAdminURL // no daemon uses it, and where it is not set it has the ordinary role's password
-	d.log.InfoContext(ctx, "settings were read again", "log_level", now.LogLevel, "need_restart", strings.Join(differing(d.cfg, now), " "))
+	f.reread.level.Set(now.LogLevel)
+	f.cfg.LogLevel = now.LogLevel
+	now.AristotleAdminURL = f.cfg.AristotleAdminURL // no daemon uses it, and where it is not set it has the ordinary role's password
+	f.log.InfoContext(ctx, "settings were read again", "log_level", now.LogLevel, "need_restart", strings.Join(differing(f.cfg, now), " "))
 	return nil
 }
 
-func (d *daemon) told(ctx context.Context, setting string) {
-	d.log.InfoContext(ctx, "a secret was replaced", "setting", setting)
+func (f *following) told(ctx context.Context, setting string) {
+	f.log.InfoContext(ctx, "a secret was replaced", "setting", setting)
 }
 
-func (d *daemon) followStudio(ctx context.Context, now *Config) error {
-	if now.LabelStudioAPIKey == d.cfg.LabelStudioAPIKey {
+func (f *following) followStudio(ctx context.Context, now *Config) error {
+	if now.LabelStudioAPIKey == f.cfg.LabelStudioAPIKey {
 		return nil
 	}
-	if err := d.studio.SetToken(string(now.LabelStudioAPIKey)); err != nil {
+	if err := f.studio.SetToken(string(now.LabelStudioAPIKey)); err != nil {
 		return fmt.Errorf("LABEL_STUDIO_API_KEY: %w", err)
 	}
-	d.cfg.LabelStudioAPIKey = now.LabelStudioAPIKey
-	d.told(ctx, "LABEL_STUDIO_API_KEY")
+	f.cfg.LabelStudioAPIKey = now.LabelStudioAPIKey
+	f.told(ctx, "LABEL_STUDIO_API_KEY")
 	return nil
 }
 
 // followPasswords takes over passwords alone: another host or role is another installation.
-func (d *daemon) followPasswords(ctx context.Context, now *Config) error {
+func (f *following) followPasswords(ctx context.Context, now *Config) error {
 	for _, s := range []struct {
 		name  string
 		was   *DSN
 		is    DSN
 		store *atomic.Pointer[string]
 	}{
-		{"ARISTOTLE_DATABASE_URL", &d.cfg.AristotleDatabaseURL, now.AristotleDatabaseURL, &d.passwords.ordinary},
-		{"ARISTOTLE_REPLICATION_URL", &d.cfg.AristotleReplicationURL, now.AristotleReplicationURL, &d.passwords.replication},
-		{"LABEL_STUDIO_DATABASE_URL", &d.cfg.LabelStudioDatabaseURL, now.LabelStudioDatabaseURL, &d.passwords.studio},
+		{"ARISTOTLE_DATABASE_URL", &f.cfg.AristotleDatabaseURL, now.AristotleDatabaseURL, &f.passwords.ordinary},
+		{"ARISTOTLE_REPLICATION_URL", &f.cfg.AristotleReplicationURL, now.AristotleReplicationURL, &f.passwords.replication},
+		{"LABEL_STUDIO_DATABASE_URL", &f.cfg.LabelStudioDatabaseURL, now.LabelStudioDatabaseURL, &f.passwords.studio},
 	} {
 		if *s.was == s.is || s.was.String() != s.is.String() {
 			continue
@@ -155,7 +170,7 @@ func (d *daemon) followPasswords(ctx context.Context, now *Config) error {
 		}
 		s.store.Store(&parts.Password)
 		*s.was = s.is
-		d.told(ctx, s.name)
+		f.told(ctx, s.name)
 	}
 	return nil
 }

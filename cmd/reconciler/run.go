@@ -26,7 +26,6 @@ import (
 	"github.com/aristotle/reconciler/reconciler/curation"
 	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
-	"github.com/aristotle/reconciler/reconciler/logs"
 )
 
 // RunCmd is `reconciler run`: the daemon.
@@ -40,7 +39,7 @@ type RunCmd struct {
 // Run keeps both sides equal until ctx ends.
 func (c *RunCmd) Run(ctx context.Context, cfg *Config, log *slog.Logger, again *reread) error {
 	if cfg.DryRun {
-		return runDry(ctx, cfg, log)
+		return runDry(ctx, cfg, log, again)
 	}
 	d, err := newDaemon(ctx, cfg, log, c)
 	if err != nil {
@@ -60,15 +59,13 @@ const (
 // daemon is the parts in the order in which they are made and started; they stop in
 // the reverse.
 type daemon struct {
-	cfg *Config
-	log *slog.Logger
+	following // cfg and log, and what else may change
 
 	apiListener, curationListener, metricsListener net.Listener
 
 	ledger   *ledger.Ledger
 	metrics  *metrics.Metrics
 	registry *prometheus.Registry
-	studio   *labelstudio.Client
 	stream   *cdc.Listener
 	examples *icl.Source
 	index    *icl.Index
@@ -79,11 +76,6 @@ type daemon struct {
 	hooks    *reconciler.Hooks // nil: nobody told by which URL Label Studio reaches us
 	guard    *auth.Guard
 	curation *curation.App
-	failures logs.Failures
-
-	secret    *auth.Secret // of the webhook
-	passwords passwords
-	reread    *reread // nil: the settings stay as they are
 
 	seen              readiness
 	answeredAt, ledAt atomic.Int64
@@ -100,7 +92,7 @@ type daemon struct {
 func newDaemon(ctx context.Context, cfg *Config, log *slog.Logger, c *RunCmd) (d *daemon, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	d = &daemon{cfg: cfg, log: log, registry: prometheus.NewRegistry(), step: c.step, passStep: c.passStep, careEvery: c.careEvery, now: c.now}
+	d = &daemon{following: following{cfg: cfg, log: log}, registry: prometheus.NewRegistry(), step: c.step, passStep: c.passStep, careEvery: c.careEvery, now: c.now}
 	made := d // whatever an error returns in place of it
 	defer func() {
 		if err != nil {
