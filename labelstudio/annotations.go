@@ -210,14 +210,15 @@ type regions struct {
 	list   []Region
 }
 
-// UnmarshalJSON reads a list of objects, whatever their keys hold: Label Studio saves what programs write there, numbers for ids, and lists
-// for names even where it then answers 500. What should be a text and is none says nothing; as an error it would hide all tasks of its listing.
+// UnmarshalJSON reads a list, whatever is in it: Label Studio saves what programs write there, numbers for ids, lists for names even where it
+// then answers 500, and imports what is no object. What is not as a region should be says nothing; as an error it would hide all tasks of its
+// listing.
 func (r *regions) UnmarshalJSON(text []byte) error {
 	r.absent = false
 	err := json.Unmarshal(text, &r.list)
 	var odd *json.UnmarshalTypeError
 	if errors.As(err, &odd) { // all the rest was read
-		return json.Unmarshal(text, new([]map[string]json.RawMessage))
+		return json.Unmarshal(text, new([]json.RawMessage))
 	}
 	return err
 }

@@ -12,7 +12,7 @@
 // so each row is compared with what was asked, and what is missing from a listing is unknown, not deleted.
 //
 // Reading is tolerant: unknown keys are ignored, absent ones leave the zero value, users come as numbers, objects or lists. What is there
-// but cannot be read is an error; it is never skipped.
+// but cannot be read is an error; it is never skipped. Only what is inside of an annotation's result may be anything, as it may in Label Studio.
 //
 // Against Django's development server, which pip installations and the Docker image run by default, a reused connection costs 40 ms a request (it
 // sends head and body apart, and the second waits for a delayed acknowledgement). On Linux the client acknowledges at once. Elsewhere it knows

@@ -230,14 +230,13 @@ func TestAbsentIsNotEmpty(t *testing.T) {
 		{json: `{"id": 1, "annotations": null, "meta": null}`, meta: "null"},
 		{json: `{"id": 1, "annotations": [], "meta": { "a":1.50}}`, annotated: true, meta: `{ "a":1.50}`},
 		{json: `{"id": 1, "annotations": [{"id": 2, "result": null}]}`, annotated: true},
-		{json: `{"id": 1, "annotations": [{"id": 2}]}`, wrong: true},                // trimmed by include: nobody knows what it said
-		{json: `{"id": 1, "annotations": [{"result": []}]}`, wrong: true},           // no id: no change could be seen
-		{json: `{"id": 1, "annotations": [{"id": 2, "result": {}}]}`, wrong: true},  // not a list
-		{json: `{"id": 1, "created_at": "yesterday"}`, wrong: true},                 // never skipped
-		{json: `{"meta": {}}`, wrong: true},                                         // whose?
-		{json: `{"id": "c7d51504-1eb1-45b6-a33b-dfd0a58bd443"}`, wrong: true},       // an error's
-		{json: `{"id": 1, "annotations": [{"id": 2, "result": [7]}]}`, wrong: true}, // not a region
-		{json: `{"id": 1, "annotations": [{"id": 2, "result": [{"id": 7}, 7]}]}`, wrong: true},
+		{json: `{"id": 1, "annotations": [{"id": 2}]}`, wrong: true},               // trimmed by include: nobody knows what it said
+		{json: `{"id": 1, "annotations": [{"result": []}]}`, wrong: true},          // no id: no change could be seen
+		{json: `{"id": 1, "annotations": [{"id": 2, "result": {}}]}`, wrong: true}, // not a list
+		{json: `{"id": 1, "created_at": "yesterday"}`, wrong: true},                // never skipped
+		{json: `{"meta": {}}`, wrong: true},                                        // whose?
+		{json: `{"id": "c7d51504-1eb1-45b6-a33b-dfd0a58bd443"}`, wrong: true},      // an error's
+		{json: `{"id": 1, "annotations": [{"id": 2, "result": [7]}]}`, annotated: true},
 		{json: `{"id": 1, "annotations": [{"id": "x", "result": []}]}`, wrong: true}, // not an annotation
 	} {
 		var got Task
@@ -257,7 +256,7 @@ func TestOddRegion(t *testing.T) {
 	t.Parallel()
 	const odd = `{"id": 7, "type": ["choices"], "from_name": ["response"], "to_name": {}, "origin": 1.5, "value": 7, "meta": "m"}`
 	const gold = `{"id": 8, "type": "choices", "from_name": "verdict", "value": {"choices": ["gold_star"]}}`
-	for result, want := range map[string]bool{odd: false, gold: true, odd + "," + gold: true, gold + "," + odd: true, "null," + gold: true} {
+	for result, want := range map[string]bool{odd: false, gold: true, odd + "," + gold: true, gold + "," + odd: true, `null, 7, "x", [],` + gold: true} {
 		got, err := decodeListing([]byte(`{"tasks": [{"id": 1, "annotations": [{"id": 2, "result": [` + result + `]}]}], "total": 1}`))
 		if err != nil {
 			t.Errorf("[%s]: %v", result, err)

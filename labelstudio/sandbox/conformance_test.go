@@ -208,6 +208,15 @@ func (at target) imports(t *testing.T) {
 	if _, total, err := c.TasksAfter(t.Context(), p, 0, 1); err != nil || total != 3 {
 		t.Errorf("a refused import left %d tasks, %v", total, err)
 	}
+	// What a result has in it nobody looks at, and it keeps nobody from reading on.
+	odd := `[{"data": {"prompt": "p", "response": "r"}, "annotations": [{"result": [7, {"type": "choices", "value": {"choices": ["gold_star"]}}]}]}]`
+	if status, body := at.ask(t, "POST", path, "Token "+at.Token, odd); status != 201 {
+		t.Errorf("%d %s", status, body)
+	}
+	after, _, err := c.TasksAfter(t.Context(), p, ids[2], 1)
+	if err != nil || len(after) != 1 || len(after[0].Annotations) != 1 || !after[0].Annotations[0].Chose("gold_star") {
+		t.Errorf("%+v, %v", after, err)
+	}
 }
 
 func (at target) patches(t *testing.T) {
