@@ -48,6 +48,24 @@ func client(t *testing.T, o labelstudio.Options) *labelstudio.Client {
 	return c
 }
 
+// TestManyUsers: who annotated is known in an organization of any size: they come in one answer, with much that is of no use here.
+func TestManyUsers(t *testing.T) {
+	t.Parallel()
+	const many = 20_000
+	users := make([]map[string]any, many)
+	for i := range users {
+		users[i] = map[string]any{"id": i + 1, "email": fmt.Sprint(i, "@example.com"), "custom_hotkeys": strings.Repeat("x", 400)}
+	}
+	body, err := json.Marshal(users)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, labelstudio.Options{URL: answering(t, http.StatusOK, nil, string(body)), Token: legacy})
+	if got, err := c.Users(t.Context()); err != nil || len(got) != many || got[many-1].ID != many {
+		t.Errorf("%d users, %v", len(got), err)
+	}
+}
+
 // answering serves one answer to everything.
 func answering(t *testing.T, status int, header http.Header, body string) string {
 	t.Helper()

@@ -17,7 +17,8 @@ import (
 
 // What an answer may hold. Over the limit is an error, so that a stranger on the address cannot fill our memory.
 const (
-	maxSmallBody   = 4 << 20   // users, hooks, a page of projects
+	maxSmallBody   = 4 << 20   // hooks, a page of projects
+	maxUsersBody   = 64 << 20  // all at once, half a kilobyte each, and whatever keys somebody has given to an editor's actions
 	maxTaskBody    = 64 << 20  // one task with all its annotations
 	maxListingBody = 512 << 20 // 1,000 tasks of 2.5 kB are 2.7 MB; prompts may be a hundred times that
 	maxErrorBody   = 64 << 10

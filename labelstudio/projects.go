@@ -1,6 +1,7 @@
 package labelstudio
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -136,9 +137,9 @@ func (c *Client) DeleteProject(ctx context.Context, id int64) error {
 	return nil
 }
 
-// doJSON makes a request whose answer is small and of one shape.
+// doJSON makes a request whose answer is of one shape, and small unless the call says otherwise.
 func (c *Client) doJSON(ctx context.Context, r call, out any) error {
-	r.maxBody = maxSmallBody
+	r.maxBody = cmp.Or(r.maxBody, maxSmallBody)
 	body, err := c.do(ctx, r)
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ func (c *Client) Whoami(ctx context.Context) (User, error) {
 // Users returns all members of the organization.
 func (c *Client) Users(ctx context.Context) ([]User, error) {
 	var users []User
-	if err := c.doJSON(ctx, call{op: OpUsers, method: http.MethodGet, path: "/api/users/"}, &users); err != nil {
+	if err := c.doJSON(ctx, call{op: OpUsers, method: http.MethodGet, path: "/api/users/", maxBody: maxUsersBody}, &users); err != nil {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
 	return users, nil
