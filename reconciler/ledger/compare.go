@@ -1,10 +1,12 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -230,39 +232,50 @@ func (r *pairRow) edge() PairEdge {
 }
 
 // EdgesBetween returns, in task order, the edges of a project whose task ids are above
-// after and not above upto, and those of other projects among them that are in ids. A
-// pass asks for every edge: of those that remember no more than the key, the task and the
-// star, nothing else is read; of the others what Edges reads.
+// after and not above upto, and those of other projects among them that are in ids, which
+// are ascending. A pass asks for every edge: of those that remember no more than the key,
+// the task and the star, nothing else is read; of the others what Edges reads.
 func (l *Ledger) EdgesBetween(ctx context.Context, project, after, upto int64, ids []int64) ([]Edge, error) {
 	edges := make([]Edge, 0, len(ids))
 	var more []int64
 	rows, err := l.pool.Query(ctx, `
-		SELECT task_id, key, project, task_created_at, s, last,
+		SELECT task_id, key, task_created_at, s, last,
 		       older IS NULL AND base = '{}' AND intent_value IS NULL AND missing_since IS NULL AND held IS NULL
-		FROM edge WHERE task_id > $2 AND task_id <= $3 AND (project = $1 OR task_id = ANY($4)) ORDER BY task_id`, project, after, upto, ids)
+		FROM edge WHERE task_id > $2 AND task_id <= $3 AND project = $1 ORDER BY task_id`, project, after, upto)
 	if err == nil {
-		var e Edge
+		e := Edge{Project: project}
 		var plain bool
-		_, err = pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.Project, &e.TaskCreatedAt, &e.S, &e.Last, &plain}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&e.Task, &e.Key, &e.TaskCreatedAt, &e.S, &e.Last, &plain}, func() error {
+			for len(ids) > 0 && ids[0] < e.Task {
+				more, ids = append(more, ids[0]), ids[1:]
+			}
+			if len(ids) > 0 && ids[0] == e.Task {
+				ids = ids[1:]
+			}
 			if edges = append(edges, e); !plain {
 				more = append(more, e.Task)
 			}
-			e = Edge{}
+			e = Edge{Project: project}
 			return nil
 		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the edges of project %d: %w", project, err)
 	}
-	if len(more) == 0 {
+	if more = append(more, ids...); len(more) == 0 {
 		return edges, nil
 	}
 	full, err := l.Edges(ctx, more)
-	for i := range edges {
-		if len(full) > 0 && full[0].Task == edges[i].Task {
-			edges[i], full = full[0], full[1:]
+	byTask := func(a, b Edge) int { return cmp.Compare(a.Task, b.Task) }
+	own := edges
+	for _, e := range full {
+		if at, found := slices.BinarySearchFunc(own, e, byTask); found {
+			edges[at] = e
+		} else {
+			edges = append(edges, e)
 		}
 	}
+	slices.SortFunc(edges, byTask)
 	return edges, err
 }
 
