@@ -28,10 +28,11 @@ type Intake struct {
 // rows are compared with their hubs as they are now. A TRUNCATE tells no keys, so
 // all are compared; it never means that their tasks are to be touched.
 func (in *Intake) Stream(ctx context.Context, b cdc.Batch) error {
-	g, ctx := errgroup.WithContext(ctx)
-	if in.Examples != nil {
-		g.Go(func() error { return in.Examples.Tell(ctx, news(b), b.XIDs) })
+	if in.Examples == nil {
+		return in.rows(ctx, b)
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return in.Examples.Tell(ctx, news(b), b.XIDs) })
 	g.Go(func() error { return in.rows(ctx, b) })
 	return g.Wait()
 }
@@ -64,16 +65,13 @@ func (in *Intake) rows(ctx context.Context, b cdc.Batch) error {
 			keys = append(keys, c.Key)
 		}
 	}
-	// Half of many keys each: comparing them takes the database longer than decoding.
-	half := len(keys)
-	if half > manyKeys {
-		half /= 2
+	if len(keys) <= manyKeys {
+		return in.enqueue(ctx, keys, b.XIDs, ledger.FromWAL)
 	}
+	// Half of many keys each: comparing them takes the database longer than decoding.
 	g, ctx := errgroup.WithContext(ctx)
-	for _, part := range [][]string{keys[:half], keys[half:]} {
-		g.Go(func() error {
-			return in.enqueue(ctx, part, b.XIDs, ledger.FromWAL)
-		})
+	for half := range slices.Chunk(keys, (len(keys)+1)/2) {
+		g.Go(func() error { return in.enqueue(ctx, half, b.XIDs, ledger.FromWAL) })
 	}
 	return g.Wait()
 }
