@@ -246,8 +246,7 @@ func direction(d star.Decision) metrics.Direction {
 }
 
 // carried counts a change that reached the other side.
-func (t *Turner) carried(ctx context.Context, c ledger.Claim, to metrics.Direction) {
-	took := time.Since(c.Since)
+func (t *Turner) carried(ctx context.Context, c ledger.Claim, to metrics.Direction, took time.Duration) {
 	t.Metrics.Sync.With(to, metrics.Success).Inc()
 	t.Metrics.SyncDuration.With(to).Observe(took.Seconds())
 	t.Log.LogAttrs(ctx, slog.LevelInfo, "carried", slog.String(logKey, c.Key), slog.String(logTo, string(to)), slog.Duration(logTook, took))

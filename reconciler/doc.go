@@ -37,7 +37,7 @@
 //	S2  look           read the tasks afresh, after S1
 //	S3  settle         lock row, hub, edge; Decide; write; commit: here the row is final
 //	S4  patch          write the star and the stamp, once, if the read is still fresh
-//	S5  Ledger.Settle  what is known of the PATCH's end; with the next S1 where there is one at once
+//	S5  Ledger.Settle  what is known of the PATCH's end; with one of the next S1 where keys wait
 //	S6  a claim later  one more look a few seconds after, for what an overlap undid
 //
 // # What happens on each failure

@@ -40,7 +40,9 @@ var (
 // the stamp, or waits for the deadline. The last S5 is left open.
 func (t *Turner) patchAll(ctx context.Context, all []writes) error {
 	b := &t.open
-	b.since, b.any = time.Now(), false
+	if b.any = false; b.empty() {
+		b.since = time.Now()
+	}
 	var away error
 	for _, w := range all {
 		end := w.end
@@ -107,7 +109,8 @@ func (t *Turner) patched(ctx context.Context, b *settling, w writes, p patch, an
 	if err == nil {
 		b.any = true
 		b.patched = append(b.patched, ledger.Patched{Task: p.task.ID, Attempt: p.attempt, Worked: true, UpdatedAt: &answer.UpdatedAt, Answer: ledger.AnswerWorked})
-		b.after = append(b.after, func() { t.carried(ctx, w.claim, metrics.ToLabelStudio) })
+		took := time.Since(w.claim.Since)
+		b.after = append(b.after, func() { t.carried(ctx, w.claim, metrics.ToLabelStudio, took) })
 		look := lookAgain.Seconds()
 		end.Look = &look
 		return end
@@ -143,14 +146,17 @@ type settling struct {
 	after   []func()
 	since   time.Time
 	any     bool // PATCH of this turn was sent in time
+	blind   bool // keys were claimed meanwhile: not these, though they may be dirty again
 }
+
+func (b *settling) empty() bool { return len(b.patched)+len(b.ends) == 0 }
 
 // settle is S5 of what is open. It is tried also after a stop: what is known saves the
 // next turn a wait for the deadline.
 func (t *Turner) settle(ctx context.Context) error {
 	b := t.open
 	t.open = settling{since: time.Now(), any: b.any}
-	if len(b.patched)+len(b.ends) == 0 {
+	if b.empty() {
 		return nil
 	}
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
@@ -159,19 +165,30 @@ func (t *Turner) settle(ctx context.Context) error {
 		return err
 	}
 	t.settled(ctx, b)
+	if b.blind {
+		t.Wake()
+	}
 	return nil
 }
 
-// claim is S1, with the S5 that is open in one round trip: the more there is to do the
-// less it should wait for the other.
+// claim is S1, now and then with the S5 that is open in the same transaction, ends first: many turns share
+// one, and the more there is to do the less S1 should wait for it.
 func (t *Turner) claim(ctx context.Context, limit int) ([]ledger.Claim, error) {
 	b := t.open
-	claims, err := t.rows.SettleAndClaim(ctx, b.patched, b.ends, limit, looksPerTurn)
-	if err != nil {
-		return nil, errors.Join(err, t.settle(ctx))
+	later := !b.empty() && time.Since(b.since) < settleWith
+	if later {
+		b = settling{}
 	}
-	t.open = settling{}
-	t.settled(ctx, b)
+	claims, err := t.rows.SettleAndClaim(ctx, b.patched, b.ends, limit, looksPerTurn)
+	switch {
+	case err != nil:
+		return nil, errors.Join(err, t.settle(ctx))
+	case later:
+		t.open.blind = true
+	default:
+		t.open = settling{}
+		t.settled(ctx, b)
+	}
 	return claims, nil
 }
 

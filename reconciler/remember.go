@@ -39,7 +39,7 @@ func (t *Turner) remember(out *decided, c ledger.Claim, st *state, edges []seen,
 		v := t.verdict(&hub, who)
 		wrote = &v.Result
 		out.verdict = append(out.verdict, v)
-		out.count = append(out.count, func(ctx context.Context) { t.carried(ctx, c, metrics.ToAristotle) })
+		out.count = append(out.count, func(ctx context.Context) { t.carried(ctx, c, metrics.ToAristotle, time.Since(c.Since)) })
 	}
 	if before == nil || !reflect.DeepEqual(*before, hub) {
 		out.hubs = append(out.hubs, hub)

@@ -28,6 +28,8 @@ const (
 	lookAgain = 5 * time.Second
 	// settleEvery bounds how long the end of a PATCH is kept back to share a transaction.
 	settleEvery = 250 * time.Millisecond
+	// settleWith is how old it is when the next claim takes it along.
+	settleWith = 25 * time.Millisecond
 	// settleTimeout is for the transactions that must still be tried after a stop.
 	settleTimeout = 5 * time.Second
 )

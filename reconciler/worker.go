@@ -102,17 +102,17 @@ func (t *Turner) Work(ctx context.Context) error {
 // that panics fails its keys one by one, so that one that cannot be turned does not
 // keep the others from it.
 func (t *Turner) workOnce(ctx context.Context) (idle bool, err error) {
+	defer func() {
+		if err != nil || idle && len(t.wake) == 0 { // else the next claim comes at once
+			err = errors.Join(err, t.settle(ctx))
+		}
+	}()
 	limit := t.pace.keys()
 	claims, err := t.claim(ctx, limit)
 	if err != nil || len(claims) == 0 {
 		return true, err
 	}
 	idle = len(claims) < min(limit, looksPerTurn)
-	defer func() {
-		if err != nil || idle && len(t.wake) == 0 { // else the next claim comes at once
-			err = errors.Join(err, t.settle(ctx))
-		}
-	}()
 	err = t.safely(ctx, claims)
 	var p *panicError
 	if !errors.As(err, &p) || len(claims) == 1 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/metrics"
+	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
 // who is a Label Studio that can only be asked who we are.
@@ -40,6 +41,54 @@ func TestAwayIsTold(t *testing.T) {
 		turner.probe(t.Context(), errAway)
 		if told, over := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "works again"); told != 3 || over != 1 {
 			t.Errorf("it was told %d times and its end %d times, want 3 and 1:\n%s", told, over, &log)
+		}
+	})
+}
+
+// leased is a queue with one key, which is dirty again while the end of its last turn is open.
+type leased struct {
+	rowSide
+	claimable bool
+	claimed   func()
+}
+
+func (l *leased) Listen(ctx context.Context, _ func()) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (l *leased) Settle(_ context.Context, _ []ledger.Patched, ends []ledger.End) error {
+	l.claimable = l.claimable || len(ends) > 0
+	return nil
+}
+
+func (l *leased) SettleAndClaim(ctx context.Context, patched []ledger.Patched, ends []ledger.End, _, _ int) ([]ledger.Claim, error) {
+	if err := l.Settle(ctx, patched, ends); err != nil {
+		return nil, err
+	}
+	if l.claimable {
+		l.claimed()
+	}
+	return nil, nil
+}
+
+// A claim that does not take the open ends along cannot take their keys, though they may be dirty again: they are claimed right
+// after, not at the next poll.
+func TestDirtyAgainWhileOpen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turner := NewTurner(Options{Metrics: metrics.New(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		turner.rows = &leased{claimed: cancel}
+		begin := time.Now()
+		turner.open = settling{ends: []ledger.End{{Key: "k"}}, since: begin}
+		turner.next = begin.Add(pollEvery) // it has polled
+		turner.Wake() // what made it dirty again
+		if err := turner.Work(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took >= beatEvery {
+			t.Errorf("the key was claimed after %v", took)
 		}
 	})
 }
