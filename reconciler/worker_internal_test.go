@@ -83,7 +83,7 @@ func TestDirtyAgainWhileOpen(t *testing.T) {
 		begin := time.Now()
 		turner.open = settling{ends: []ledger.End{{Key: "k"}}, since: begin}
 		turner.next = begin.Add(pollEvery) // it has polled
-		turner.Wake() // what made it dirty again
+		turner.Wake()                      // what made it dirty again
 		if err := turner.Work(ctx); err != nil {
 			t.Fatal(err)
 		}

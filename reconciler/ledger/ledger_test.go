@@ -393,3 +393,31 @@ func endLead(t *testing.T, l *Ledger) {
 	}
 	l.exec(t, `SELECT pg_terminate_backend($1)`, pid)
 }
+
+// TestEdgesBetween: a page gets the edges of its project's range, and those of its tasks that were another project's; whole where
+// they remember more than the key, the task and the star.
+func TestEdgesBetween(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `INSERT INTO edge (task_id, key, project, begun, s, base) VALUES (10, 'before', 1, 'union', true, '{}'), (11, 'a', 1, 'union', true, '{}'),
+		(12, 'moved', 2, 'union', false, '{7}'), (14, 'b', 1, 'union', true, '{8}'), (15, 'another''s', 2, 'union', true, '{}'), (16, 'moved too', 2, 'union', true, '{}'),
+		(17, 'after', 1, 'union', true, '{}')`)
+	edges, err := l.EdgesBetween(t.Context(), 1, 10, 16, []int64{11, 12, 13, 14, 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type known struct {
+		Task    int64
+		Key     string
+		Project int64
+		Base    []int64
+	}
+	var got []known
+	for _, e := range edges {
+		got = append(got, known{e.Task, e.Key, e.Project, e.Base})
+	}
+	want := []known{{11, "a", 1, nil}, {12, "moved", 2, []int64{7}}, {14, "b", 1, []int64{8}}, {16, "moved too", 2, []int64{}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("edges (-want +got):\n%s", diff)
+	}
+}
