@@ -65,7 +65,7 @@ type Metrics struct {
 	WebhookDuration prometheus.Observer
 	// WebhooksMissed counts changes that a pass found and that Label Studio should have announced, but no delivery did.
 	WebhooksMissed prometheus.Counter
-	// WebhooksBroken is how many projects had no working webhook of ours when it was last looked after.
+	// WebhooksBroken is how many projects had no working webhook of ours, or one whose deliveries do not arrive, when it was last looked after.
 	WebhooksBroken prometheus.Gauge
 	// WebhookRepairs counts webhooks that had to be made or switched on again.
 	WebhookRepairs prometheus.Counter
