@@ -397,6 +397,9 @@ func TestStrays(t *testing.T) {
 				return
 			}
 			r.releases(links)
+			if err := r.passes(all).Changes(t.Context()); err != nil {
+				t.Errorf("it is not known by what a person has released: %v", err)
+			}
 			turner := r.turner(r.client)
 			turner.Projects = nil
 			r.turnDue(turner)

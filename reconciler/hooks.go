@@ -30,7 +30,8 @@ const HookPath = "/v1/webhooks/label-studio"
 // Hooks looks after our webhooks in Label Studio: one a project, with our URL, our
 // secret, the actions that concern us, switched on. A webhook is ours that has our
 // URL; or, after somebody changed its URL, the one that we remember to have made, if
-// it still carries our secret. Others' are never touched.
+// it still carries our secret. Others' are never touched, and none is made where it may be
+// another Label Studio.
 //
 // Label Studio sends once, and neither counts nor shows what failed. So the way is
 // proved from its end: where a pass finds that an annotation was made or changed, and
@@ -171,6 +172,10 @@ func (h *Hooks) keep(ctx context.Context, project int64, there []labelstudio.Web
 func (h *Hooks) mend(ctx context.Context, project int64, ours []labelstudio.Webhook) (id int64, mended bool, err error) {
 	want := h.wanted(project)
 	if len(ours) == 0 {
+		// What another Label Studio tells would be taken for people's word, one by one.
+		if err := recognise(ctx, database{Ledger: h.Ledger}, h.Studio, project); err != nil {
+			return 0, false, err
+		}
 		made, err := h.Studio.CreateWebhook(ctx, want)
 		if err != nil {
 			return 0, false, err

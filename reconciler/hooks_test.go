@@ -75,6 +75,33 @@ func (r *rig) hook(w labelstudio.Webhook) labelstudio.Webhook {
 	return made
 }
 
+// TestNoHooksElsewhere: another Label Studio gets no webhook of ours, and that is told. The right one has its own.
+func TestNoHooksElsewhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	r.contacted()
+	right := r.client
+	other := r.elsewhere(0).AddProject("of a number that we never knew")
+	h := r.hooks(&logged{})
+	r.care(h)
+	for _, project := range []int64{r.project, other} {
+		if got := r.registered(project); len(got) > 0 {
+			t.Errorf("project %d has %+v", project, got)
+		}
+	}
+	if got := strings.Join(h.Warnings(), ", "); strings.Count(got, "another Label Studio") != 2 {
+		t.Errorf("it tells %q", got)
+	}
+	r.client, h.Studio = right, right
+	r.care(h)
+	if got := r.registered(r.project); len(got) != 1 {
+		t.Errorf("the right one has %+v", got)
+	}
+	if got := h.Warnings(); len(got) > 0 {
+		t.Errorf("it tells %q", got)
+	}
+}
+
 // TestHooks: whatever becomes of our webhooks, there is one a project as it should be, and those of others are left alone.
 func TestHooks(t *testing.T) {
 	t.Parallel()

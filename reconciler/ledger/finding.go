@@ -199,16 +199,16 @@ func (l *Ledger) MarkFound(ctx context.Context, most int) (n int, more bool, err
 var ErrNoPlan = errors.New("no braked pass has this plan")
 
 // Release lets a braked pass go on: exactly the plan that has this hash, by a person
-// whose word it is, strays and all. It returns how many keys that are. [ErrNoPlan]: there
-// is none, or it was replaced by a later one.
+// whose word it is, strays and all: by them their project is known from now on. It returns
+// how many keys that are. [ErrNoPlan]: there is none, or it was replaced by a later one.
 func (l *Ledger) Release(ctx context.Context, hash, by string) (int, error) {
 	var n int
 	err := l.pool.QueryRow(ctx, `WITH released AS (
 			UPDATE pass SET state = 'marking', released_at = now(), released_by = $2 WHERE state = 'braked' AND plan = $1 RETURNING id, sets + clears + links AS n
 		), strays AS (
-			DELETE FROM sight s USING released r WHERE s.pass = r.id RETURNING s.task_id, s.project, s.seen->>'key' AS key
+			DELETE FROM sight s USING released r WHERE s.pass = r.id RETURNING s.task_id, s.project, s.seen->>'key' AS key, (s.seen->>'created_at')::timestamptz AS created
 		), linked AS (
-			INSERT INTO edge (task_id, key, project, begun) SELECT task_id, key, project, 'union' FROM strays ORDER BY task_id ON CONFLICT DO NOTHING)
+			INSERT INTO edge (task_id, key, project, begun, task_created_at) SELECT task_id, key, project, 'union', created FROM strays ORDER BY task_id ON CONFLICT DO NOTHING)
 		SELECT n, pg_notify($3, '')::text FROM released`, hash, by, channel(l.schema, "poke")).Scan(&n, nil)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("release plan %q: %w", hash, ErrNoPlan)
