@@ -95,6 +95,18 @@ func TestClick(t *testing.T) {
 	}
 }
 
+// TestTimeless: a rating whose time is none, as SQL by hand can leave it, is the one that is used, like any other.
+func TestTimeless(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('k', 'PENDING', 'p', 'd')`)
+	l.exec(t, `INSERT INTO public.ml_analysis_rating (id, conquest_analysis_id, analysis_type, philosopher, domain, created_at) VALUES ('r', 'k', 'conquest_analysis', 'p', 'd', 'infinity')`)
+	l.clicked(t, Click{Key: "k", Gold: true, From: FromCuration})
+	if got := l.told(t, "k"); got.Gold != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestClickWithoutHub: before the first turn the hub begins with the click, and notes
 // the result before VICTORY. That of an earlier row is this one's from then on.
 func TestClickWithoutHub(t *testing.T) {
