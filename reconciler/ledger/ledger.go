@@ -112,6 +112,8 @@ func NewPool(ctx context.Context, url, schema string, settings map[string]string
 	session["search_path"] = pgx.Identifier{schema}.Sanitize()
 	session["timezone"] = "UTC"
 	session["jit"] = "off"
+	// Each statement sees what was committed before it, whatever the database's own default: who has waited for a lock must.
+	session["default_transaction_isolation"] = "read committed"
 	maps.Copy(session, untilWeEnd)
 	for _, c := range configure {
 		c(conf)

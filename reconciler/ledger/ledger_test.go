@@ -421,3 +421,32 @@ func TestEdgesBetween(t *testing.T) {
 		t.Errorf("edges (-want +got):\n%s", diff)
 	}
 }
+
+// TestTimelessRow: a time that Go has none for keeps no pass from its keys.
+func TestTimelessRow(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain, "evaluatedAt", "updatedAt") VALUES ('k', 'VICTORY', 'p', 'd', 'infinity', '-infinity')`)
+	seen := 0
+	err := l.ComparePairs(t.Context(), 1, []string{"k"}, func(p Pair) error {
+		if seen++; p.Row == nil || p.Row.EvaluatedAt != nil || p.Row.UpdatedAt != nil {
+			t.Errorf("row: %+v", p.Row)
+		}
+		return nil
+	})
+	if err != nil || seen != 1 {
+		t.Errorf("%d pairs, %v", seen, err)
+	}
+}
+
+// TestIsolation: a default of the database's own does not change what statements see.
+func TestIsolation(t *testing.T) {
+	t.Parallel()
+	l := open(t)
+	l.exec(t, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable', current_database()); END $$`)
+	l.pool.Reset()
+	var level string
+	if err := l.pool.QueryRow(t.Context(), `SHOW transaction_isolation`).Scan(&level); err != nil || level != "read committed" {
+		t.Errorf("%s, %v", level, err)
+	}
+}
