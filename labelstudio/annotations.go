@@ -211,8 +211,8 @@ type regions struct {
 }
 
 // UnmarshalJSON reads a list, whatever is in it: Label Studio saves what programs write there, numbers for ids, lists for names even where it
-// then answers 500, and imports what is no object. What is not as a region should be says nothing; as an error it would hide all tasks of its
-// listing.
+// then answers 500, and imports what is no object. What is not of its type is as if it were not there; as an error it would hide all tasks of
+// its listing.
 func (r *regions) UnmarshalJSON(text []byte) error {
 	r.absent = false
 	err := json.Unmarshal(text, &r.list)

@@ -24,7 +24,7 @@ type glimpse struct {
 	Was       string    `json:"was,omitempty"`     // the conquest that we know it by, where that is another
 	Absent    bool      `json:"absent,omitempty"`  // the listing of its project did not show it
 	Strange   bool      `json:"strange,omitempty"` // its project is not the one that we know
-	Stray     bool      `json:"stray,omitempty"`   // and it is new there
+	Stray     bool      `json:"stray,omitempty"`   // its project is Strange, and it is no task that we know
 	// Distrusted: it is absent, and so is the rest of what we knew of its project.
 	Distrusted bool `json:"distrusted,omitempty"`
 }

@@ -79,7 +79,11 @@ func recognise(ctx context.Context, rows rowSide, studio taskSide, project int64
 	if err != nil || len(edges) == 0 { // nothing is known that it could differ from
 		return err
 	}
-	return anyThere(ctx, studio, edges)
+	err = anyThere(ctx, studio, edges)
+	if errors.Is(err, errStranger) && edges[0].Project != project {
+		err = fmt.Errorf("nothing is known of it, and of other projects %w", err)
+	}
+	return err
 }
 
 // anyThere fails with errStranger where none of the tasks that edges remember is there. Each is
@@ -106,7 +110,11 @@ func (b Brakes) check(ctx context.Context, l *ledger.Ledger, p *plan) (string, e
 	case !p.any: // nothing to ask about
 		return "", nil
 	case p.strays > 0:
-		return fmt.Sprintf("it would link %d keys to new tasks of what may be another Label Studio, and find another or no task of %d: neither the first nor the last of the tasks that were known is there", p.strays, p.Links-p.strays), nil
+		why := fmt.Sprintf("it would link %d keys to tasks of what may be another Label Studio: neither the first nor the last of the tasks that were known is there", p.strays)
+		if others := p.Links - p.strays; others > 0 {
+			why += fmt.Sprintf("; and find another or no task of %d", others)
+		}
+		return why, nil
 	}
 	hour, err := l.LastHour(ctx)
 	if err != nil {

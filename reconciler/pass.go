@@ -100,7 +100,6 @@ type Passes struct {
 	marking     bool            // findings wait to be made dirty
 	looked      time.Time       // when it was last asked for such
 	found       atomic.Bool     // there are findings, or there may be
-	trusted     map[int64]bool  // projects that show tasks which we know
 	heard       map[int64]notes // by project, of the incremental pass before; none: nobody was there to be told
 	braked      string          // the plan that was told of
 
@@ -120,7 +119,7 @@ func NewPasses(p *Passes) *Passes {
 	if p.Step == nil {
 		p.Step = func(string) {}
 	}
-	p.trusted, p.heard, p.unread = map[int64]bool{}, map[int64]notes{}, map[int64]retry{}
+	p.heard, p.unread = map[int64]notes{}, map[int64]retry{}
 	return p
 }
 

@@ -79,9 +79,6 @@ func (p *Passes) recall(ctx context.Context) (err error) {
 
 // since reads what changed in a project.
 func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark time.Time) error {
-	if err := p.trust(ctx, project); err != nil {
-		return err
-	}
 	before, known := p.heard[project]
 	now := notes{newest: before.newest, began: time.Now()}
 	var told []ledger.Announced
@@ -104,7 +101,7 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 				told = append(told, ledger.Announced{Project: project, Key: key, After: before.began, Found: time.Now()})
 			}
 		}
-		if err := p.glance(ctx, c, tasks, at); err != nil {
+		if err := p.glance(ctx, c, project, tasks, at); err != nil {
 			return err
 		}
 		if len(c.glimpses) > manyChanged {
@@ -127,21 +124,9 @@ func (p *Passes) since(ctx context.Context, c *changed, project int64, watermark
 	return nil
 }
 
-// trust makes sure, once, that a project shows tasks that we know as we know them: what
+// glance links tasks that changed, and notes those that no turn has looked at since. What
 // another Label Studio has changed lately is no news of ours.
-func (p *Passes) trust(ctx context.Context, project int64) error {
-	if p.trusted[project] {
-		return nil
-	}
-	if err := recognise(ctx, database{Ledger: p.Ledger}, p.Studio, project); err != nil {
-		return err
-	}
-	p.trusted[project] = true
-	return nil
-}
-
-// glance links tasks that changed, and notes those that no turn has looked at since.
-func (p *Passes) glance(ctx context.Context, c *changed, tasks []labelstudio.Task, at time.Time) error {
+func (p *Passes) glance(ctx context.Context, c *changed, project int64, tasks []labelstudio.Task, at time.Time) error {
 	if len(tasks) == 0 {
 		return nil
 	}
@@ -159,12 +144,21 @@ func (p *Passes) glance(ctx context.Context, c *changed, tasks []labelstudio.Tas
 	if err != nil {
 		return err
 	}
-	for _, e := range edges {
+	edges = slices.DeleteFunc(edges, func(e ledger.Edge) bool {
 		seen := g.glimpses[e.Task]
-		if e.Key == seen.Key && e.TaskUpdatedAt != nil && e.TaskUpdatedAt.Equal(seen.UpdatedAt) {
-			delete(g.glimpses, e.Task) // a turn has seen it so
-			continue
+		same := e.Key == seen.Key && e.TaskUpdatedAt != nil && e.TaskUpdatedAt.Equal(seen.UpdatedAt)
+		if same { // a turn has seen it so
+			delete(g.glimpses, e.Task)
 		}
+		return same
+	})
+	if len(g.glimpses) == 0 {
+		return nil
+	}
+	if err := recognise(ctx, database{Ledger: p.Ledger}, p.Studio, project); err != nil {
+		return err
+	}
+	for _, e := range edges {
 		c.keys[e.Key] = true
 	}
 	for _, seen := range g.glimpses {

@@ -286,7 +286,7 @@ func newLinks(g page) []ledger.Link {
 var (
 	absent  = map[string]bool{"absent": true}  // a listing did not show the task
 	strange = map[string]bool{"strange": true} // its project is not the one that we know
-	stray   = map[string]bool{"stray": true}   // and it is new there
+	stray   = map[string]bool{"stray": true}   // and it is no task that we know
 )
 
 func (p *Passes) distrust(ctx context.Context, s *survey, pass ledger.Pass, project int64) error {
@@ -309,7 +309,7 @@ func (p *Passes) distrust(ctx context.Context, s *survey, pass ledger.Pass, proj
 	if err != nil || slices.Contains(strays, project) { // what it lacks waits for the same word as what is new in it
 		return err
 	}
-	p.Log.WarnContext(ctx, "a project shows neither the first nor the last of the tasks that were known: nothing is inferred from what it lacks", logPass, pass.ID, "project", project)
+	p.Log.WarnContext(ctx, "neither the first nor the last of the tasks that were known of a project is there: nothing is inferred from what it lacks", logPass, pass.ID, "project", project)
 	return p.Ledger.Distrust(ctx, pass.ID, project, absent, map[string]bool{"distrusted": true})
 }
 

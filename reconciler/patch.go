@@ -58,6 +58,7 @@ func (t *Turner) patchAll(ctx context.Context, all []writes) error {
 			}
 		}
 		b.ends = append(b.ends, end)
+		b.waited = b.waited || w.claim.Source == ledger.FromAPI || w.claim.Source == ledger.FromCuration
 		if time.Since(b.since) > settleEvery {
 			if err := t.settle(ctx); err != nil {
 				return err
@@ -147,6 +148,7 @@ type settling struct {
 	since   time.Time
 	any     bool // PATCH of this turn was sent in time
 	blind   bool // keys were claimed meanwhile: not these, though they may be dirty again
+	waited  bool // a person waits for one of them
 }
 
 func (b *settling) empty() bool { return len(b.patched)+len(b.ends) == 0 }
@@ -175,7 +177,7 @@ func (t *Turner) settle(ctx context.Context) error {
 // one, and the more there is to do the less S1 should wait for it.
 func (t *Turner) claim(ctx context.Context, limit int) ([]ledger.Claim, error) {
 	b := t.open
-	later := !b.empty() && time.Since(b.since) < settleWith
+	later := !b.empty() && !b.waited && time.Since(b.since) < settleWith
 	if later {
 		b = settling{}
 	}

@@ -118,6 +118,7 @@ func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p
 			return err
 		}
 	}
+	others := map[int64]bool{} // of those that are unlike: no task that we know
 	for i := range p.tasks {
 		t := &p.tasks[i]
 		for ; len(edges) > 0 && edges[0].Task < t.ID; edges = edges[1:] {
@@ -127,17 +128,17 @@ func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p
 		if err != nil {
 			return err
 		}
-		unlike := g.Key != ""
+		unlike, other := g.Key != "", true
 		if len(edges) > 0 && edges[0].Task == t.ID {
 			if unlike = g.unlike(edges[0]); edges[0].Key != g.Key {
 				g.Was = edges[0].Key
 			}
+			other = g.Was != "" || isOtherTask(edges[0], g.CreatedAt)
 			edges = edges[1:]
-		} else {
-			g.Stray = true // if its project is strange
 		}
 		if unlike {
 			p.glimpses[t.ID] = new(g)
+			others[t.ID] = other
 		}
 	}
 	for _, e := range edges {
@@ -147,8 +148,8 @@ func (s *survey) join(ctx context.Context, project, after int64, at time.Time, p
 		return nil
 	}
 	strange, err := p.strange()
-	for _, g := range p.glimpses {
-		g.Strange, g.Stray = strange, strange && g.Stray
+	for id, g := range p.glimpses {
+		g.Strange, g.Stray = strange, strange && others[id]
 	}
 	return err
 }

@@ -26,9 +26,10 @@ const (
 	// lookAgain is how long after a PATCH the task is read once more: a person's save
 	// that overlapped it can have undone it, after it was answered with 200.
 	lookAgain = 5 * time.Second
-	// settleEvery bounds how long the end of a PATCH is kept back to share a transaction.
+	// settleEvery bounds how long a turn keeps the end of a PATCH back to share a transaction.
 	settleEvery = 250 * time.Millisecond
-	// settleWith is how old it is when the next claim takes it along.
+	// settleWith is how old it is when the next claim takes it along; younger, it waits for the turn
+	// of what is claimed. What a person waits for is never kept back.
 	settleWith = 25 * time.Millisecond
 	// settleTimeout is for the transactions that must still be tried after a stop.
 	settleTimeout = 5 * time.Second

@@ -72,6 +72,28 @@ func (l *leased) SettleAndClaim(ctx context.Context, patched []ledger.Patched, e
 	return nil, nil
 }
 
+// The end of a turn waits for a claim that is young no longer, and where a person waits for it for none.
+func TestEndsKeptBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		turner := NewTurner(Options{Metrics: metrics.New(prometheus.NewRegistry()), Log: slog.New(slog.DiscardHandler)})
+		for _, c := range []struct {
+			old         time.Duration
+			waited, end bool
+		}{{0, false, false}, {settleWith - 1, false, false}, {settleWith, false, true}, {0, true, true}} {
+			ended := false
+			turner.rows = &leased{claimed: func() { ended = true }}
+			turner.open = settling{ends: []ledger.End{{Key: "k"}}, since: time.Now().Add(-c.old), waited: c.waited}
+			if _, err := turner.claim(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			if ended != c.end || turner.open.empty() != c.end {
+				t.Errorf("after %v, waited for %v: it was ended %v", c.old, c.waited, ended)
+			}
+		}
+	})
+}
+
 // A claim that does not take the open ends along cannot take their keys, though they may be dirty again: they are claimed right
 // after, not at the next poll.
 func TestDirtyAgainWhileOpen(t *testing.T) {

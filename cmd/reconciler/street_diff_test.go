@@ -230,7 +230,8 @@ func TestPassKilled(t *testing.T) {
 			p := s.start()
 			s.wantEach(tasks, want)
 			s.wantEqual()
-			const first = ` FROM reconciler.pass WHERE kind = 'full' AND projects IS NULL AND why <> 'the replication slot is a new one'`
+			// The slot asks for a pass as well: for the first, where it was there before it, and for one more where it was made anew.
+			const first = ` FROM reconciler.pass WHERE kind = 'full' AND projects IS NULL AND (id = 1 OR why <> 'the replication slot is a new one')`
 			s.zero(`SELECT abs(1 - count(*)), 'there is more than one pass over everything: ' || count(*)` + first)
 			s.zero(`SELECT abs(10 - max(tasks)), 'the pass read tasks again: ' || max(tasks)` + first)
 			if at == "page" && !strings.Contains(p.out.String(), `from="reading `+fmt.Sprint(s.projects[0])+`/`) {

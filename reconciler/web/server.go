@@ -11,7 +11,7 @@ import (
 )
 
 // Limits of a server. What takes longer is nobody's request; a handler that streams
-// moves its own deadline with [http.ResponseController].
+// moves its own deadline with [http.ResponseController], after its first byte.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 30 * time.Second // a delivery of 5,000 tasks takes seconds to arrive
