@@ -235,15 +235,17 @@ func (d *Differ) distrust(ctx context.Context, s *survey, project int64, all map
 	no, err := s.distrusts(ctx, project, func(tasks ...int64) (bool, error) {
 		return !slices.ContainsFunc(tasks, func(id int64) bool { return all[id] == nil || !all[id].Absent }), nil
 	})
-	for _, g := range all { // what it lacks waits for the same word as what is new in it
-		no = no && !(g.Stray && g.Project == project)
+	if err != nil || !no {
+		return err
 	}
-	for _, g := range all {
-		if no && g.Absent && g.Project == project {
-			g.Distrusted = true
-		}
+	seen := slices.DeleteFunc(slices.Collect(maps.Values(all)), func(g *glimpse) bool { return g.Project != project })
+	if slices.ContainsFunc(seen, func(g *glimpse) bool { return g.Stray }) {
+		return nil // what it lacks waits for the same word as what is new in it
 	}
-	return err
+	for _, g := range seen {
+		g.Distrusted = g.Absent
+	}
+	return nil
 }
 
 // glanceAt reads the tasks of some keys.

@@ -72,8 +72,8 @@ func (p *plan) hash() string {
 var errStranger = errors.New("neither the first nor the last of the tasks that were known is there: is it another Label Studio, or one that was restored?")
 
 // recognise fails with errStranger where a project shows none of the tasks by which it is
-// known again. One that we know nothing of is known by its Label Studio: by the tasks of
-// any other project.
+// known again. One that we know nothing of is known by its Label Studio: by tasks of other
+// projects.
 func recognise(ctx context.Context, rows rowSide, studio taskSide, project int64) error {
 	edges, err := rows.Known(ctx, project)
 	if err != nil || len(edges) == 0 { // nothing is known that it could differ from
