@@ -203,6 +203,18 @@ func (p *tab) fill(selector, text string) {
 	p.js(fmt.Sprintf(`document.querySelector(%q).dispatchEvent(new Event("input", {bubbles: true}))`, selector))
 }
 
+// saved sends a correction, and waits for the page that answers, not for the one that was there before: where a slow Label Studio did
+// not take it, it is saved again.
+func (p *tab) saved(send func()) {
+	p.Helper()
+	p.js(`window.before = true`)
+	send()
+	p.until(`!window.before && document.readyState === "complete" && (document.body.dataset.page === "conquest" || document.querySelector(".notice.problem"))`)
+	if p.js(`document.body.dataset.page`) == "edit" {
+		p.save("Saved as your annotation in Label Studio.")
+	}
+}
+
 // as makes the tab one of somebody else, by the word of a trusted proxy.
 func (p *tab) as(email string) *tab {
 	p.Helper()

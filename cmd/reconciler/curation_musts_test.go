@@ -212,11 +212,7 @@ func sessionFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.click(`button[value="save"]`)
 	signIn("You are not signed in any more.")
 	p.says("It was not saved yet.")
-	p.click(".card button")
-	p.until(`document.readyState === "complete" && (document.body.dataset.page === "conquest" || document.querySelector(".notice.problem"))`)
-	if p.js(`document.body.dataset.page`) == "edit" { // a slow Label Studio
-		p.save("Saved as your annotation in Label Studio.")
-	}
+	p.saved(func() { p.click(".card button") })
 	s.wantCorrection(task, s.side.annotator, "sent after the session\nשלום & <b>more</b>")
 
 	p.open(taskPath(task))
