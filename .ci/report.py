@@ -1,14 +1,16 @@
 """Reads what `go test -json` writes: tells each package as it ends, then what failed with its output, what was skipped and
-why, and the slowest parts.
+why, the slowest parts, and each data race: its report stands in the output of whichever test ran just then.
 
 Its status is 1 where something failed or where nothing ran: a test command that tests nothing must not pass.
 """
 
 import collections
 import json
+import re
 import sys
 
 SLOWEST = 15
+RACE = re.compile(r"^WARNING: DATA RACE\n.*?^={18}\n", re.MULTILINE | re.DOTALL)
 
 
 def main() -> int:
@@ -45,6 +47,11 @@ def main() -> int:
     print("slowest tests:")
     for (name, test), seconds in sorted(tests.items(), key=lambda item: -item[1])[:SLOWEST]:
         print(f"  {seconds:7.1f} s  {name} {test}")
+
+    # Last, where nobody overlooks what failed every test that was running.
+    for key, lines in output.items():
+        for race in RACE.findall("".join(lines)):
+            print(f"\n{key[0]}: {race}", end="")
 
     counts = {action: sum(1 for key in keys if key[1]) for action, keys in ended.items()}
     print(f"\n{counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped, in {len(packages)} packages")

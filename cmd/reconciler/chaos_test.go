@@ -95,8 +95,8 @@ func TestKillLoop(t *testing.T) {
 	for i, edit := range []func(*rand.Rand) bool{l.editRow, l.editMeta, l.editNote} {
 		people.Go(func() { l.person(ctx, rand.New(rand.NewPCG(seed, uint64(i+1))), edit) })
 	}
-	defer people.Wait()
-	defer stop()
+	goHome := func() { stop(); people.Wait() }
+	defer goHome()
 	for _, fault := range l.faults() {
 		l.pause(upTo(l.chance, 1500*time.Millisecond))
 		fault()
@@ -104,6 +104,7 @@ func TestKillLoop(t *testing.T) {
 			l.rest()
 		}
 	}
+	goHome() // the last rest judges their last edits, and nobody counts any more
 	l.rest()
 	t.Logf("%d edits, %d kills, %d saves over a PATCH of %d tried, %d keys edited in two places at once; lost %d, invented %d, undone %d",
 		l.edits, l.killed, l.overlaps, l.tried, l.conflicts, l.lost, l.invented, l.undone)

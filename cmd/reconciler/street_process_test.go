@@ -98,6 +98,9 @@ func (s *street) spawn(env ...string) *process {
 	}()
 	s.Cleanup(func() {
 		p.kill()
+		if strings.Contains(p.out.String(), "WARNING: DATA RACE") { // its exit status would say so, had it not been killed
+			s.Error("the daemon has a data race")
+		}
 		if s.Failed() {
 			s.Logf("the daemon said:\n%s", &p.out)
 		}
