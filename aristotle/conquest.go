@@ -84,13 +84,20 @@ type Face struct {
 	Title       *string    `json:"title"`
 	Result      *string    `json:"result"`
 	EvaluatedBy *string    `json:"evaluated_by"`
-	EvaluatedAt *time.Time `json:"evaluated_at"` // UTC, as UpdatedAt
+	EvaluatedAt *time.Time `json:"evaluated_at"` // UTC, nil where it is infinite, as UpdatedAt
 	UpdatedAt   *time.Time `json:"updated_at"`
+}
+
+// Finite is a time in SQL, NULL where it is infinite: Go has none for that, and it must keep
+// nobody from the row.
+func Finite(column string) string {
+	return `CASE WHEN isfinite(` + column + `) THEN ` + column + ` END`
 }
 
 // QueueFaces adds to a batch that the rows with these ids are handed over, unlocked.
 func QueueFaces(b *pgx.Batch, ids []string, each func(Face)) {
-	b.Queue(`SELECT id, title, result::text, "evaluatedBy", "evaluatedAt", "updatedAt" FROM public."Conquest" WHERE id = ANY($1)`, ids).
+	b.Queue(`SELECT id, title, result::text, "evaluatedBy", `+Finite(`"evaluatedAt"`)+`, `+Finite(`"updatedAt"`)+`
+		FROM public."Conquest" WHERE id = ANY($1)`, ids).
 		Query(func(rows pgx.Rows) error {
 			var f Face
 			_, err := pgx.ForEachRow(rows, []any{&f.ID, &f.Title, &f.Result, &f.EvaluatedBy, &f.EvaluatedAt, &f.UpdatedAt}, func() error {

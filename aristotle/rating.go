@@ -37,7 +37,7 @@ type Place struct {
 // keys of a JSON object, which are sorted. One whose time is infinite counts as the oldest.
 func QueueRatings(b *pgx.Batch, keys []string, each func(Rating)) {
 	b.Queue(`SELECT id, conquest_analysis_id, philosopher, domain, COALESCE(is_gold_star, false), COALESCE(use_as_sample_response, false),
-			rating, label_studio_task_id, label_studio_annotation_id, CASE WHEN isfinite(created_at) THEN created_at END
+			rating, label_studio_task_id, label_studio_annotation_id, `+Finite(`created_at`)+`
 		FROM public.ml_analysis_rating WHERE $1::jsonb ? conquest_analysis_id`, set(keys)).
 		Query(func(rows pgx.Rows) error {
 			var r Rating

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/aristotle/reconciler/aristotle"
 	"github.com/aristotle/reconciler/labelstudio"
 	"github.com/aristotle/reconciler/reconciler/icl"
 	"github.com/aristotle/reconciler/reconciler/ledger"
@@ -21,10 +22,11 @@ import (
 )
 
 // conquestSQL reads one conquest with what we remember of it.
-const conquestSQL = `
+var conquestSQL = `
 	SELECT c.id, COALESCE(c.title, ''), COALESCE(c."conquestType"::text, ''), COALESCE(c.result::text, ''), c.philosopher, c.domain,
-	       COALESCE(c.status::text, ''), c."createdAt", c."updatedAt", COALESCE(c.description, ''), COALESCE(c."resultNotes", ''),
-	       COALESCE(c."evaluatedBy", ''), c."evaluatedAt", COALESCE(c."aristotleId", ''), COALESCE(c."useAsExample", false),
+	       COALESCE(c.status::text, ''), ` + aristotle.Finite(`c."createdAt"`) + `, ` + aristotle.Finite(`c."updatedAt"`) + `,
+	       COALESCE(c.description, ''), COALESCE(c."resultNotes", ''), COALESCE(c."evaluatedBy", ''), ` + aristotle.Finite(`c."evaluatedAt"`) + `,
+	       COALESCE(c."aristotleId", ''), COALESCE(c."useAsExample", false),
 	       COALESCE(q.want_gen > q.done_gen, false), COALESCE(q.attempts, 0), COALESCE(q.last_error, '')
 	FROM public."Conquest" c LEFT JOIN queue q ON q.key = c.id WHERE c.id = $1`
 
@@ -32,7 +34,7 @@ const conquestSQL = `
 type details struct {
 	Conquest
 	Description, Notes, EvaluatedBy, AristotleID string
-	EvaluatedAt                                  *time.Time
+	CreatedAt, EvaluatedAt                       *time.Time
 	Example                                      bool
 	LastError                                    string
 	AristotleURL                                 string

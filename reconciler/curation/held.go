@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/aristotle/reconciler/aristotle"
 	"github.com/aristotle/reconciler/reconciler/ledger"
 )
 
@@ -22,9 +23,10 @@ const heldTasks = `edge e JOIN public."Conquest" c ON c.id = e.key
 	  AND ($2 = '' OR c.philosopher = $2) AND ($3 = '' OR c.domain = $3)`
 
 // heldSQL reads them with their conquests, the one that waits longest first.
-const heldSQL = `
+var heldSQL = `
 	SELECT e.key, e.task_id, e.project, e.held, COALESCE(c.title, ''), COALESCE(c.result::text, ''), COALESCE(c."conquestType"::text, ''),
-	       c.philosopher, c.domain, COALESCE(c."evaluatedBy", ''), c."evaluatedAt", c."updatedAt", COALESCE(c."resultNotes", '')
+	       c.philosopher, c.domain, COALESCE(c."evaluatedBy", ''), ` + aristotle.Finite(`c."evaluatedAt"`) + `, ` + aristotle.Finite(`c."updatedAt"`) + `,
+	       COALESCE(c."resultNotes", '')
 	FROM ` + heldTasks + `
 	ORDER BY min((e.held->>'since')::timestamptz) OVER (PARTITION BY e.key), e.key, e.task_id LIMIT $4`
 

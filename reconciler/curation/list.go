@@ -24,7 +24,7 @@ const listSQL = `
 		SELECT c.id, %[1]s AS sorted FROM public."Conquest" c%[2]s ORDER BY %[1]s %[3]s, c.id %[3]s LIMIT %[4]d
 	)
 	SELECT p.id, COALESCE(c.title, ''), COALESCE(c."conquestType"::text, ''), COALESCE(c.result::text, ''),
-	       c.philosopher, c.domain, COALESCE(c.status::text, ''), c."createdAt", c."updatedAt", p.sorted::text,
+	       c.philosopher, c.domain, COALESCE(c.status::text, ''), %[5]s, p.sorted::text,
 	       COALESCE(e.tasks, '{}'), COALESCE(e.starred, 0), COALESCE(e.held, false), COALESCE(q.want_gen > q.done_gen, false), COALESCE(q.attempts, 0)
 	FROM page p
 	JOIN public."Conquest" c ON c.id = p.id
@@ -47,13 +47,13 @@ func (a *App) conquests(ctx context.Context, q Query, who Person) (list, error) 
 	s := &sql{}
 	q.filters(s, who)
 	direction := q.window(s)
-	text := fmt.Sprintf(listSQL, sorts()[q.Sort].expr, s.clause(), direction, pageSize+1) // one more: is there another page?
+	text := fmt.Sprintf(listSQL, sorts()[q.Sort].expr, s.clause(), direction, pageSize+1, aristotle.Finite(`c."updatedAt"`)) // one more: is there another page?
 	rows, err := a.reader.Query(ctx, text, s.args...)
 	if err != nil {
 		return list{}, fmt.Errorf("list conquests: %w", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (c Conquest, err error) {
-		return c, row.Scan(&c.ID, &c.Title, &c.Type, &c.Result, &c.Philosopher, &c.Domain, &c.Status, &c.CreatedAt, &c.UpdatedAt, &c.sortedBy,
+		return c, row.Scan(&c.ID, &c.Title, &c.Type, &c.Result, &c.Philosopher, &c.Domain, &c.Status, &c.UpdatedAt, &c.sortedBy,
 			&c.Tasks, &c.Starred, &c.Held, &c.Dirty, &c.Attempts)
 	})
 	var bad *pgconn.PgError

@@ -111,6 +111,18 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// A row with times that Go has none for, as SQL by hand can leave them, is shown on every page, without them.
+func TestTimelessRow(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3, `UPDATE "Conquest" SET "createdAt" = '-infinity', "updatedAt" = 'infinity', "evaluatedAt" = 'infinity' WHERE id = 'conquest_000001'`,
+		`UPDATE reconciler.edge SET held = '{"shown": true}' WHERE key = 'conquest_000001'`)
+	for _, path := range []string{"/", "/?sort=created", "/conquests/conquest_000001", "/held"} {
+		if page := get(t, s.URL+path); !strings.Contains(page, "/conquests/conquest_000001") || !strings.Contains(page, `<span class="none">–</span>`) {
+			t.Errorf("%s does not show it:\n%s", path, page)
+		}
+	}
+}
+
 // A row shows what the conquest is, how it stands between the two sides, and when it changed.
 func TestRow(t *testing.T) {
 	t.Parallel()

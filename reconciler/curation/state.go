@@ -59,7 +59,7 @@ func (s syncState) Says() string {
 // Conquest is a row of the list: the conquest as Aristotle has it, and how it stands.
 type Conquest struct {
 	ID, Title, Type, Result, Philosopher, Domain, Status string
-	CreatedAt, UpdatedAt                                 *time.Time
+	UpdatedAt                                            *time.Time
 	Tasks                                                []int64 // those that are there
 	Starred                                              int     // how many of them show the star
 	Held, Dirty                                          bool

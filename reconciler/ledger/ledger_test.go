@@ -422,7 +422,7 @@ func TestEdgesBetween(t *testing.T) {
 	}
 }
 
-// TestTimelessRow: a time that Go has none for keeps no pass from its keys.
+// TestTimelessRow: a time that Go has none for keeps no pass and nobody who looks from its keys.
 func TestTimelessRow(t *testing.T) {
 	t.Parallel()
 	l := open(t)
@@ -436,6 +436,10 @@ func TestTimelessRow(t *testing.T) {
 	})
 	if err != nil || seen != 1 {
 		t.Errorf("%d pairs, %v", seen, err)
+	}
+	views, err := l.Views(t.Context(), []string{"k"})
+	if err != nil || views[0].Row == nil || views[0].Row.EvaluatedAt != nil || views[0].Row.UpdatedAt != nil {
+		t.Errorf("%+v, %v", views, err)
 	}
 }
 
