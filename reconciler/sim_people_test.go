@@ -187,6 +187,13 @@ func (s *sim) loseRow(key string) bool {
 		}
 		return shows(nil, id, t.Meta), len(now) > 0, len(now.Minus(base)) > 0 || len(now) == 0 && len(base) > 0
 	})
+	for _, id := range a.ids() { // a click on the next row that comes before any turn leaves an edge what it knows: then an edit is heard as one
+		if sp, e, meta := a.tasks[id], s.rows.edges[id], s.tasks.tasks[id].Meta; sp.unseen && shows(e, id, meta) != shows(nil, id, meta) {
+			var edit words
+			a.speak(shows(e, id, meta), &edit)
+			sp.meta |= edit
+		}
+	}
 	for _, r := range s.replicas { // who has read the task as it is has read these words
 		for id, read := range r.reads {
 			if sp := a.tasks[id]; sp != nil {
