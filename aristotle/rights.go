@@ -89,8 +89,9 @@ type Refusal struct {
 	Err *pgconn.PgError
 }
 
-// tryLockTimeout is how long a migration of the application may keep us waiting. Behind us its users would wait.
-const tryLockTimeout = "1s"
+// tryLockTimeout is how long a migration of the application may keep us waiting. Behind us its users would wait; and where it waits for
+// us too, it is not the one that the server ends: see deadlock_timeout, a second.
+const tryLockTimeout = "500ms"
 
 // Try does what each right allows, on no row, in a transaction that is rolled back, and returns what was refused. Tables that
 // are optional and not there are left out. An error means that it could not try.

@@ -207,11 +207,12 @@ func TestLongSchema(t *testing.T) {
 	}
 }
 
-// TestOthersLocks: a delivery and a call wait for a key that somebody else has locked, longer than one statement does.
+// TestOthersLocks: deliveries and a call wait for a key that somebody else has locked, longer than one statement does.
 func TestOthersLocks(t *testing.T) {
 	t.Parallel()
 	l := open(t)
 	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain) VALUES ('k', 'VICTORY', 'p', 'd')`)
+	l.exec(t, `INSERT INTO edge (task_id, key, project, begun) VALUES (2, 'k', 1, 'union')`)
 	enqueue(t, l, FromWAL, "k")
 	tx, err := l.pool.Begin(t.Context())
 	if err != nil {
@@ -221,7 +222,14 @@ func TestOthersLocks(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), `SELECT FROM queue FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 2)
+	done := make(chan error, 3)
+	go func() {
+		n, err := l.EnqueueTasks(t.Context(), []int64{2}, FromWebhook)
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%d keys are dirty", n)
+		}
+		done <- err
+	}()
 	go func() {
 		n, err := l.Linked(t.Context(), []Link{{Task: 1, Project: 1, Key: "k"}}, "union", FromWebhook)
 		if err == nil && n != 1 {
@@ -241,12 +249,12 @@ func TestOthersLocks(t *testing.T) {
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
+	for range cap(done) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 	}
-	if claims, _ := claimed(t, l); len(claims) != 1 || claims[0].Gen != 3 || len(claims[0].Edges) != 1 {
+	if claims, _ := claimed(t, l); len(claims) != 1 || claims[0].Gen != 4 || len(claims[0].Edges) != 2 {
 		t.Errorf("%+v", claims)
 	}
 }

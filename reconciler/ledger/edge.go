@@ -43,22 +43,25 @@ type Held struct {
 	At    *time.Time `json:"at,omitempty"`  // and when
 }
 
-// EnqueueTasks makes the keys of tasks dirty, and returns how many keys.
+// EnqueueTasks makes the keys of tasks dirty, and returns how many keys. For what others
+// have locked it waits as long as ctx lets it.
 func (l *Ledger) EnqueueTasks(ctx context.Context, tasks []int64, from Source) (int, error) {
 	return l.enqueueWhere(ctx, `task_id = ANY($1)`, tasks, from)
 }
 
 // EnqueueAnnotations makes the keys dirty whose tasks had one of these annotations
 // as a star when we last looked, and returns how many keys. Others change nothing by
-// going away.
+// going away. It waits as EnqueueTasks does.
 func (l *Ledger) EnqueueAnnotations(ctx context.Context, annotations []int64, from Source) (int, error) {
 	return l.enqueueWhere(ctx, `base && $1`, annotations, from)
 }
 
 func (l *Ledger) enqueueWhere(ctx context.Context, where string, ids []int64, from Source) (int, error) {
 	var n int
-	err := l.pool.QueryRow(ctx, `SELECT mark_dirty(array_agg(key), $2, $3, $4) FROM edge WHERE `+where,
-		ids, from.priority(), string(from), minGap).Scan(&n)
+	err := untilFree(ctx, func() error {
+		return l.pool.QueryRow(ctx, `SELECT mark_dirty(array_agg(key), $2, $3, $4) FROM edge WHERE `+where,
+			ids, from.priority(), string(from), minGap).Scan(&n)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("enqueue the keys of %d ids: %w", len(ids), err)
 	}

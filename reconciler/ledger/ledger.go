@@ -34,7 +34,9 @@ var migrations embed.FS
 // Limits of every connection. A turn's transactions take milliseconds; what takes
 // longer waits for somebody, and must not make Aristotle wait for us.
 const (
-	lockTimeout      = time.Second // a row that the application holds is tried again later
+	// A row that the application holds is tried again later. This is below the second after which PostgreSQL looks for a deadlock
+	// (deadlock_timeout), and ends the one who looks first: where the application waits for us too, we give way.
+	lockTimeout      = 500 * time.Millisecond
 	statementTimeout = 30 * time.Second
 	idleInTxTimeout  = 30 * time.Second
 	maxConns         = 8
