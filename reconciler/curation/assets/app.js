@@ -27,14 +27,16 @@ function adopt(page) {
     const now = fresh.get(old.dataset.live);
     if (!now) { if (old.matches('.case')) old.remove(); continue; }
     if (strip(now) === strip(old)) continue;
-    const inside = old.contains(document.activeElement) ? pathTo(old, document.activeElement) : null;
+    const at = old.contains(document.activeElement) ? document.activeElement : null, home = at && at.closest('[data-live]');
     const scrolls = [...old.querySelectorAll('.text')].map((e) => e.scrollTop);
     const copy = document.importNode(now, true);
     old.replaceWith(copy);
     copy.classList.add('changed');
     localTimes(copy);
     [...copy.querySelectorAll('.text')].forEach((e, i) => { e.scrollTop = scrolls[i] || 0; });
-    if (inside) (follow(copy, inside) || copy).focus({ preventScroll: true });
+    if (!at) continue;
+    const there = [copy, ...copy.querySelectorAll('[data-live]')].find((e) => e.dataset.live === home.dataset.live); // others above it may be gone
+    (there && follow(there, pathTo(home, at)) || copy).focus({ preventScroll: true });
   }
 }
 
