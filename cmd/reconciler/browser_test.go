@@ -70,6 +70,7 @@ type tab struct {
 	ctx  context.Context
 	base string // of the curation app
 	keys bool   // the person has no mouse
+	bare bool   // their browser runs no scripts
 }
 
 func (b *browser) tab(t *testing.T, base string) *tab {
@@ -147,7 +148,8 @@ func (p *tab) until(expression string) {
 	}
 }
 
-// click presses the mouse on what a selector finds, once it can be seen, or Enter once Tab has led there.
+// click presses the mouse on what a selector finds, once it can be seen, or Enter once Tab has led there. A page that changes by itself can take
+// it from under the mouse: such a press does nothing, and is made again.
 func (p *tab) click(selector string) {
 	p.Helper()
 	if p.keys {
@@ -155,9 +157,36 @@ func (p *tab) click(selector string) {
 		p.press("\r")
 		return
 	}
-	p.until(fmt.Sprintf(`document.readyState === "complete" && document.querySelector(%q)`, selector))
-	p.do(chromedp.Click(chromedp.CSS(selector)))
+	for {
+		p.until(fmt.Sprintf(`document.readyState === "complete" && document.querySelector(%q)`, selector))
+		if p.bare { // it changes by nothing but clicks, and listens to none
+			p.do(chromedp.Click(chromedp.CSS(selector)))
+			return
+		}
+		p.js(fmt.Sprintf(aim, selector))
+		ctx, cancel := context.WithTimeout(p.ctx, patience)
+		err := chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector)))
+		missed, gone := chromedp.Run(ctx, chromedp.Evaluate[bool](`Boolean(window.aim)`))
+		cancel()
+		switch {
+		case gone == nil && missed: // the page is the same one
+		case err != nil:
+			p.Fatalf("%v\nthe page is %s", err, p.where())
+		default:
+			return
+		}
+	}
 }
+
+// aim has the page tell whether a click hits what it is meant for, and keeps one that does not from everything else.
+const aim = `(() => {
+	if (window.aim === undefined) addEventListener("click", e => {
+		if (!aim) return;
+		if (e.target.closest(aim)) aim = "";
+		else { e.preventDefault(); e.stopImmediatePropagation(); }
+	}, true);
+	window.aim = %q;
+})()`
 
 // reach presses Tab until what a selector finds has the focus, and looks whether a person sees that. The page may change meanwhile.
 func (p *tab) reach(selector string) {
@@ -231,6 +260,7 @@ func (p *tab) scripts(on bool) {
 	if _, err := chromedp.Call(p.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !on}); err != nil {
 		p.Fatal(err)
 	}
+	p.bare = !on
 }
 
 // dark makes the tab prefer dark colours, or light ones.
@@ -328,6 +358,7 @@ func (p *tab) accessible(what string) {
 	if err != nil {
 		unavailable(p.T, err.Error())
 	}
+	p.until(`document.readyState === "complete"`)
 	for _, dark := range []bool{false, true} {
 		p.dark(dark)
 		p.do(chromedp.Evaluate[chromedp.Void](script))

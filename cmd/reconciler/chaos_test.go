@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -124,15 +123,8 @@ func (l *killLoop) pause(d time.Duration) {
 
 // settleIn makes the keys, starts the daemons and waits until each task carries a stamp of ours.
 func (l *killLoop) settleIn() {
-	for i := range l.daemons {
-		port, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			l.Fatal(err)
-		}
-		l.addresses[i] = port.Addr().String()
-		if err := port.Close(); err != nil {
-			l.Fatal(err)
-		}
+	for i := range l.addresses {
+		l.addresses[i] = freeAddress(l.T)
 	}
 	var all []int64
 	for i := range loopKeys {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -63,7 +62,7 @@ func TestGoldStarCall(t *testing.T) {
 	foreign := ls.AddTask(ls.AddProject("foreign"), map[string]any{"conquest_id": "known", "prompt": "p", "response": "r"}, map[string]any{})
 	tokens := filepath.Join(t.TempDir(), "tokens.yaml")
 	hash := func(token string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(token))) }
-	writeFile(t, tokens, `[{name: ana, email: ana@example.com, sha256: `+hash("ana-token")+`, scopes: [curate]},
+	write(t, tokens, `[{name: ana, email: ana@example.com, sha256: `+hash("ana-token")+`, scopes: [curate]},
 		{name: eidos, sha256: `+hash("icl-token")+`, scopes: [icl]},
 		{name: ben, email: ben@example.com, sha256: `+hash("ben-token")+`, scopes: [curate], domain: logic}]`)
 	p := s.start("RECONCILER_TOKENS_FILE=" + tokens)
@@ -149,13 +148,6 @@ func TestGoldStarCall(t *testing.T) {
 	s.wantResult("known", "NEUTRAL")
 }
 
-func writeFile(t *testing.T, name, text string) {
-	t.Helper()
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestCurationLogin: who it is by a token and then by a session, which ends with the token; what was written when it had ended is
 // taken up again; a page from elsewhere, a stranger's header and a made-up cookie get nothing.
 func TestCurationLogin(t *testing.T) {
@@ -168,7 +160,7 @@ func TestCurationLogin(t *testing.T) {
 	entry := func(token string) string {
 		return fmt.Sprintf(`[{name: ana, email: %s, sha256: %x, scopes: [curate]}]`, side.annotator, sha256.Sum256([]byte(token)))
 	}
-	writeFile(t, tokens, entry("first"))
+	write(t, tokens, entry("first"))
 	p := s.start("RECONCILER_TOKENS_FILE="+tokens, "RECONCILER_TRUSTED_PROXIES=192.0.2.0/24")
 	s.wantContact(task)
 	page := b.tab(t, "http://"+p.curation)
@@ -185,7 +177,7 @@ func TestCurationLogin(t *testing.T) {
 	page.open(taskPath(task))
 	const written = "written before the session ended\nשלום & " + evil
 	page.fill("#text", written)
-	writeFile(t, tokens, entry("second")) // the session's token is no more
+	write(t, tokens, entry("second")) // the session's token is no more
 	s.wantLog(p, "tokens were read")
 	page.click(`button[value="save"]`)
 	page.says("You are not signed in any more.")
@@ -194,7 +186,7 @@ func TestCurationLogin(t *testing.T) {
 	page.says("It was not saved yet.")
 	page.accessible("resume")
 	page.unharmed("a text that waits for the login")
-	page.click(".card button")
+	page.saved(func() { page.click(".card button") })
 	page.says("Saved as your annotation in Label Studio.")
 	s.wantCorrection(task, side.annotator, written)
 	page.click(".me button")

@@ -49,7 +49,7 @@ func startDemo(t *testing.T, flags ...string) *demoRun {
 		t.Fatal(err)
 	}
 	d := &demoRun{T: t, temp: t.TempDir()}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute) // a first start installs Label Studio
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 15*time.Minute) // a first start installs Label Studio
 	t.Cleanup(cancel)
 	d.cmd = exec.CommandContext(ctx, link, append([]string{"demo"}, flags...)...)
 	d.cmd.Env = append(os.Environ(), "TMPDIR="+d.temp, "ARISTOTLE_DATABASE_URL=postgres://stranger@127.0.0.1:1/x",

@@ -16,9 +16,13 @@ import (
 	studio "github.com/aristotle/reconciler/labelstudio/sandbox"
 )
 
+// write puts a text in a file's place at once: a daemon that reads the file just then sees no half of it, and no empty one.
 func write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -216,6 +220,7 @@ func TestStopWhileAsked(t *testing.T) {
 	s.setResult("VICTORY", "row")
 	statuses := make(chan int)
 	go func() {
+		defer close(statuses) // where the call fails, too
 		body := callFor("row")
 		body["result_notes"] = "of the call"
 		status, _ := s.call(p, "", body)
@@ -261,7 +266,7 @@ func TestNewerTablesAreTaken(t *testing.T) {
 	old := s.start()
 	s.wantStar(task, true)
 	s.exec(`INSERT INTO reconciler.goose_db_version (version_id, is_applied) VALUES (99999, true)`)
-	s.exec(`DO $$ DECLARE t record; BEGIN
+	s.reshape(`DO $$ DECLARE t record; BEGIN
 		FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'reconciler' LOOP
 			EXECUTE format('ALTER TABLE reconciler.%I ADD COLUMN of_the_future int DEFAULT 1', t.tablename);
 		END LOOP;

@@ -201,12 +201,7 @@ func (s *street) pgBouncer(path, mode string) (port string) {
 	s.Helper()
 	dir := s.TempDir()
 	passable(s.T, dir)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		s.Fatal(err)
-	}
-	_, port, _ = net.SplitHostPort(free.Addr().String())
-	free.Close()
+	_, port, _ = net.SplitHostPort(freeAddress(s.T))
 	parts, err := s.cfg.AristotleAdminURL.parts()
 	if err != nil {
 		s.Fatal(err)

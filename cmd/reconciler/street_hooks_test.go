@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -21,15 +22,21 @@ import (
 // reachable makes daemons of the street listen where their webhooks are to lead, which must be known before they start.
 func (s *street) reachable() {
 	s.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		s.Fatal(err)
-	}
-	at := l.Addr().String()
-	if err := l.Close(); err != nil {
-		s.Fatal(err)
-	}
+	at := freeAddress(s.T)
 	s.env = append(s.env, "RECONCILER_LISTEN="+at, "RECONCILER_PUBLIC_URL=http://"+at)
+}
+
+// freeAddress is one that nobody listens at, nor will before who asks for its port: systems give no port as low as that to whoever asks for any.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for {
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", 20_000+rand.IntN(10_000))); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return l.Addr().String()
+		}
+	}
 }
 
 // TestOwnHooks: a daemon that knows its URL needs nobody to register its webhooks, and they bring what people do.

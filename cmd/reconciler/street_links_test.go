@@ -243,7 +243,7 @@ func loseTables(s *street) {
 
 // loseSchema drops what we remember. An annotation that was overruled is new then, and meets a decision: a person is asked.
 func loseSchema(s *street) {
-	s.exec(`DROP SCHEMA reconciler CASCADE`)
+	s.reshape(`DROP SCHEMA reconciler CASCADE`)
 	setUp(s.T, s.cfg, false)
 	s.eventually(func() string {
 		var there bool

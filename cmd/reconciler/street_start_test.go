@@ -185,7 +185,7 @@ func TestSetupUndone(t *testing.T) {
 			task := s.pair("row", "PENDING")
 			p := s.start()
 			s.wantContact(task)
-			s.exec(strings.ReplaceAll(undo.sql, "%s", pgx.Identifier{roleOf(t, s.cfg.AristotleDatabaseURL)}.Sanitize()))
+			s.reshape(strings.ReplaceAll(undo.sql, "%s", pgx.Identifier{roleOf(t, s.cfg.AristotleDatabaseURL)}.Sanitize()))
 			s.setResult("VICTORY", "row")
 			s.wantUnready(p, undo.reason)
 			s.wantLog(p, "run `reconciler setup`")

@@ -111,6 +111,7 @@ func TestSync(t *testing.T) {
 	}
 	got := make(chan answered)
 	go func() {
+		defer close(got) // where the call fails, too
 		body := callFor("noted")
 		body["result_notes"] = "said by the call"
 		status, answer := s.call(p, "aristotle", body)

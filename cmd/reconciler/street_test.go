@@ -145,6 +145,17 @@ func (s *street) exec(sql string, args ...any) {
 	}
 }
 
+// reshape changes what a daemon works with. That can take several locks, and of two who wait for each other PostgreSQL ends one.
+func (s *street) reshape(sql string) {
+	s.Helper()
+	s.eventually(func() string {
+		if _, err := s.db.Exec(s.Context(), sql); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
 // setResult sets the result of conquests in one transaction, as the application does.
 func (s *street) setResult(result string, ids ...string) {
 	s.Helper()
