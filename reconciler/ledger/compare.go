@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -123,16 +124,11 @@ func (l *Ledger) Compare(ctx context.Context, pass int64, after string, each fun
 	return nil
 }
 
-// look runs a read-only transaction with settings of its own.
+// look runs a read-only transaction with settings of its own. It may stand idle for as long as
+// what is made of it takes.
 func (l *Ledger) look(ctx context.Context, settings []string, run func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		for _, set := range settings {
-			if _, err := tx.Exec(ctx, "SET LOCAL "+set); err != nil {
-				return err
-			}
-		}
-		return run(tx)
-	})
+	begin := "BEGIN READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL " + strings.Join(settings, "; SET LOCAL ")
+	return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{BeginQuery: begin}, run)
 }
 
 // ComparePairs is Compare for some keys, those at rest included.
