@@ -155,6 +155,9 @@ func (s *session) hand(ctx context.Context, b Batch) error {
 // finish tells the server the last position and leaves the stream in good order, in bounded time: a server in the middle of a large
 // transaction would first send the rest of it. Run ends well either way; what was not told comes again.
 func (s *session) finish() error {
+	if s.conn.IsClosed() { // a read has failed: what is written now would meet pgconn's own goodbye, from a goroutine of its own
+		return nil
+	}
 	if err := s.pos.Durable(LSN(s.durable.Load())); err != nil {
 		return wrap("confirm", err)
 	}

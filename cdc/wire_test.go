@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -74,6 +75,43 @@ func TestInterruptedReads(t *testing.T) {
 	if s := e.l.Stats(); s.Reconnects != 0 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// TestFinishAfterLoss: who is stopped when the connection has just broken writes nothing more to it: pgconn says goodbye there by itself.
+func TestFinishAfterLoss(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	lost, finished := make(chan struct{}), make(chan struct{})
+	through := r.proxy(func(dst io.Writer, src io.Reader) {
+		select {
+		case <-lost:
+			<-finished // the request to cancel, which comes before the goodbye
+		default:
+			go func() { _, _ = io.Copy(dst, src) }()
+			<-lost
+		}
+	})
+	l, err := New(Config{URL: through, Slot: r.slot, Publication: "Things", Handle: func(context.Context, Batch) error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := l.connect(t.Context(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.start(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(lost)
+	if err := s.stream(t.Context()); err == nil || !s.conn.IsClosed() {
+		t.Fatalf("the connection is not lost: %v", err)
+	}
+	if err := s.finish(); err != nil {
+		t.Error(err)
+	}
+	close(finished)
+	<-s.conn.CleanupDone()
 }
 
 // TestMalformed: what cannot be read ends the connection and moves nothing.
