@@ -1,10 +1,12 @@
 // Package logs is how the daemon speaks: one line for each change of state. What fails is told once, until it fails otherwise or
-// works again, and then with how often it came. Every line of a turn carries the turn's id.
+// works again, and then with how often it came. Of very many that fail at a time the first are told each, the others are counted
+// together: the log must show what else there is. Every line of a turn carries the turn's id.
 package logs
 
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 )
@@ -16,13 +18,14 @@ const (
 	keyTimes  = "times"
 	keyBefore = "times_before" // how often it had failed otherwise
 	keyLasted = "lasted"
+	keyBeside = "beside" // how many are told each, where a line is of all the others
 )
 
 const (
 	// remindAfter is when a failure that goes on is told again: a log is kept for days, and read from its end.
 	remindAfter = time.Hour
-	// maxSubjects bounds what is remembered. Beyond it each failure is told as if it were the first.
-	maxSubjects = 1000
+	// maxSubjects bounds what is remembered and told each.
+	maxSubjects = 100
 )
 
 // Failures remembers what fails. The zero value is ready; it is safe for concurrent use.
@@ -31,19 +34,22 @@ type Failures struct {
 	known map[subject]*failure
 }
 
-// subject is what fails: a message, and of what, such as a key.
-type subject struct{ message, of string }
+// subject is what fails: a message, and of what, such as a key; or all of a message that there was no room for.
+type subject struct {
+	message, of string
+	others      bool
+}
 
 type failure struct {
-	text        string
-	times       int
-	first, told time.Time
+	text              string
+	times             int
+	first, told, last time.Time
 }
 
 // Log tells a failure, unless it was told in the same words and has not ended since. Another error of the same subject says how
 // often the one before came.
 func (f *Failures) Log(ctx context.Context, log *slog.Logger, level slog.Level, message, of string, err error, attrs ...slog.Attr) {
-	more, tell := f.note(subject{message, of}, err.Error(), time.Now())
+	more, tell := f.note(subject{message: message, of: of}, err.Error(), time.Now())
 	if tell {
 		log.LogAttrs(ctx, level, message, append(append([]slog.Attr{slog.Any(keyError, err)}, attrs...), more...)...)
 	}
@@ -52,36 +58,67 @@ func (f *Failures) Log(ctx context.Context, log *slog.Logger, level slog.Level, 
 func (f *Failures) note(at subject, text string, now time.Time) (more []slog.Attr, tell bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.known[at] == nil && at.of != "" && f.full(now) {
+		at, text = subject{message: at.message, others: true}, "" // each has an error of its own
+		more = append(more, slog.Int(keyBeside, maxSubjects))
+	}
 	known := f.known[at]
 	if known != nil && known.text == text {
-		known.times++
+		known.times, known.last = known.times+1, now
 		if now.Sub(known.told) < remindAfter {
 			return nil, false
 		}
 		known.told = now
-		return []slog.Attr{slog.Int(keyTimes, known.times), slog.Duration(keyLasted, now.Sub(known.first))}, true
+		return append(more, slog.Int(keyTimes, known.times), slog.Duration(keyLasted, now.Sub(known.first))), true
 	}
 	if known != nil {
-		more = []slog.Attr{slog.Int(keyBefore, known.times)}
+		more = append(more, slog.Int(keyBefore, known.times))
 	}
-	if f.known == nil || len(f.known) >= maxSubjects {
+	if f.known == nil {
 		f.known = map[subject]*failure{}
 	}
-	f.known[at] = &failure{text: text, times: 1, first: now, told: now}
+	f.known[at] = &failure{text: text, times: 1, first: now, told: now, last: now}
 	return more, true
+}
+
+// full tells whether there is no room for one more. What has not failed for long is made room of: it is over, and nobody said so.
+func (f *Failures) full(now time.Time) bool {
+	if len(f.known) >= maxSubjects {
+		maps.DeleteFunc(f.known, func(_ subject, known *failure) bool { return now.Sub(known.last) > remindAfter })
+	}
+	return len(f.known) >= maxSubjects
 }
 
 // Over tells that what failed works again, once, with how often it had failed. Where nothing had, it does nothing.
 func (f *Failures) Over(ctx context.Context, log *slog.Logger, message, of string, attrs ...slog.Attr) {
-	f.mu.Lock()
-	at := subject{message, of}
-	known := f.known[at]
-	delete(f.known, at)
-	f.mu.Unlock()
-	if known != nil {
-		log.LogAttrs(ctx, slog.LevelInfo, "works again: "+message,
-			append([]slog.Attr{slog.Int(keyTimes, known.times), slog.Duration(keyLasted, time.Since(known.first))}, attrs...)...)
+	tell := func(known *failure, attrs []slog.Attr) {
+		if known != nil {
+			log.LogAttrs(ctx, slog.LevelInfo, "works again: "+message,
+				append([]slog.Attr{slog.Int(keyTimes, known.times), slog.Duration(keyLasted, time.Since(known.first))}, attrs...)...)
+		}
 	}
+	known, others := f.end(subject{message: message, of: of})
+	tell(known, attrs)
+	tell(others, []slog.Attr{slog.Int(keyBeside, maxSubjects)})
+}
+
+// end forgets a failure, and with the last of its message all the others: one of them that failed again had room.
+func (f *Failures) end(at subject) (known, others *failure) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known = f.known[at]; known == nil {
+		return nil, nil
+	}
+	delete(f.known, at)
+	for left := range f.known {
+		if left.message == at.message && !left.others {
+			return known, nil
+		}
+	}
+	rest := subject{message: at.message, others: true}
+	others = f.known[rest]
+	delete(f.known, rest)
+	return known, others
 }
 
 type turnKey struct{}

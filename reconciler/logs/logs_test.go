@@ -3,6 +3,7 @@ package logs_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -49,5 +50,47 @@ level=WARN msg=turn turn=t-1 error="plain b" key=k
 		if diff := cmp.Diff(want, out.String()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+	})
+}
+
+// Of very many that fail some are told each, the others are counted together: at first, after an hour, and when it is over. Nothing else is lost among them.
+func TestManyFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const keys, rounds = 400, 14
+		var out strings.Builder
+		log := slog.New(slog.NewTextHandler(&out, nil))
+		var f logs.Failures
+		told := func(what string, warnings, over int, last string) {
+			t.Helper()
+			text := out.String()
+			if w, o := strings.Count(text, "level=WARN"), strings.Count(text, "level=INFO"); w != warnings || o != over || !strings.Contains(text, last) {
+				t.Errorf("%s: %d failures and %d ends were told, want %d and %d with %q", what, w, o, warnings, over, last)
+			}
+			out.Reset()
+		}
+		fail := func() {
+			for k := range keys {
+				f.Log(t.Context(), log, slog.LevelWarn, "turn", fmt.Sprint(k), fmt.Errorf("of %d", k))
+			}
+		}
+		fail()
+		told("at first", 101, 0, `error="of 100" beside=100`)
+		for range rounds - 1 { // the last is an hour later
+			time.Sleep(time.Hour/(rounds-1) + 1)
+			fail()
+		}
+		told("after an hour", 101, 0, fmt.Sprintf("beside=100 times=%d", (rounds-1)*(keys-100)+1))
+		f.Log(t.Context(), log, slog.LevelWarn, "listen", "", errors.New("what else"))
+		f.Over(t.Context(), log, "listen", "")
+		told("something else", 1, 1, "what else")
+		for k := range keys {
+			f.Over(t.Context(), log, "turn", fmt.Sprint(k))
+		}
+		told("over", 0, 101, fmt.Sprintf("times=%d", rounds*(keys-100)))
+		fail()
+		told("again", 101, 0, "")
+		time.Sleep(time.Hour + 1) // nobody says that it is over, and nothing of it fails
+		f.Log(t.Context(), log, slog.LevelWarn, "turn", "another", errors.New("by itself"))
+		told("another", 1, 0, "by itself\"\n")
 	})
 }
