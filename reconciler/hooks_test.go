@@ -302,6 +302,13 @@ func TestHooksSilent(t *testing.T) {
 	}
 	annotate(r.tasks[7])
 	told(7) // another's delivery tells nothing of this one
+	pass()
+	h.PassGrace()
+	r.exec(`ALTER TABLE reconciler.webhook RENAME TO away`)
+	if err := h.Care(t.Context()); err == nil {
+		t.Error("a count that could not be stored did not fail")
+	}
+	r.exec(`ALTER TABLE reconciler.away RENAME TO webhook`)
 	silent("what was not told", true, 1)
 	silent("the same as before", true, 1)
 	if log.times("level=WARN") != 1 || !strings.Contains(h.Warnings()[0], "SSRF_PROTECTION_ENABLED=false") {

@@ -70,8 +70,12 @@ func (h *Hooks) count(ctx context.Context) error {
 		h.known = nil // the webhooks may note it
 	}
 	n, err := h.Ledger.CountMissed(ctx, late)
+	if err != nil {
+		h.expect(late) // the next time
+		return err
+	}
 	h.Metrics.WebhooksMissed.Add(float64(n))
-	return err
+	return nil
 }
 
 // silence says what to look at when deliveries do not arrive.
