@@ -300,6 +300,42 @@ func TestTaskGone(t *testing.T) {
 	}
 }
 
+// TestOneTaskGone: a word on the row is carried to the tasks that are there, and the rating names one of these.
+func TestOneTaskGone(t *testing.T) {
+	t.Parallel()
+	for name, say := range map[string]func(*rig){
+		"a row": func(r *rig) {
+			r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
+			r.dirty("c0")
+		},
+		"a click": func(r *rig) {
+			if _, err := r.ledger.Click(r.Context(), ledger.Click{Key: "c0", Gold: true, From: ledger.FromCuration}); err != nil {
+				r.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1, studio.Delays{})
+			second := r.studio.AddTask(r.project, map[string]any{"conquest_id": "c0"}, map[string]any{})
+			r.linked("union")
+			r.link("union", ledger.Link{Task: second, Project: r.project, Key: "c0"})
+			r.met()
+			turner := r.turner(r.client)
+			r.turnAll(turner)
+			r.studio.DeleteTask(r.tasks[0])
+			r.dirty("c0")
+			r.turnFor(turner) // notes it
+			r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`)
+			r.turnAll(turner)
+			say(r)
+			r.turnAll(turner)
+			r.want("after it", r.shows(), "VICTORY true@1 missing 404 true")
+			r.want("the rating's task", r.text(`SELECT string_agg(label_studio_task_id::text, ', ') FROM ml_analysis_rating WHERE is_gold_star`), fmt.Sprint(second))
+		})
+	}
+}
+
 // TestProjectGone: Label Studio says 404 of everything in a project that was deleted.
 // That is believed where the list of projects can be read and lacks it.
 func TestProjectGone(t *testing.T) {

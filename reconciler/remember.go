@@ -29,8 +29,8 @@ func (t *Turner) remember(out *decided, c ledger.Claim, st *state, edges []seen,
 	if d.Speaker >= 0 {
 		who, place.Annotation = t.speaker(edges[d.Speaker], d.Edges[d.Speaker])
 		place.Task, place.Fill = d.Edges[d.Speaker].Task, false
-	} else if len(edges) > 0 {
-		place.Task = edges[0].stored.Task
+	} else if len(edges) > 0 { // one that is there, if any is
+		place.Task = edges[max(0, slices.IndexFunc(edges, func(e seen) bool { return !e.gone }))].stored.Task
 	} else {
 		place = nil
 	}

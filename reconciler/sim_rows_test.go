@@ -231,7 +231,8 @@ func (m *memRows) click(c ledger.Click) (settled int, err error) {
 	done.hubs = []ledger.Hub{hub}
 	var at *aristotle.Place
 	if len(edges) > 0 {
-		at = &aristotle.Place{Task: edges[0].Task, Fill: true}
+		there := slices.IndexFunc(edges, func(e *memEdge) bool { return e.MissingSince == nil })
+		at = &aristotle.Place{Task: edges[max(0, there)].Task, Fill: true}
 	}
 	done.ratings = aristotle.Rate(row.Conquest, c.Gold, at, ordered(m.ratings))
 	m.commit(done, time.Now())

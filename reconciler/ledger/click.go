@@ -166,8 +166,9 @@ func (s *clickState) place(c Click) *aristotle.Place {
 	switch {
 	case c.Task != 0:
 		return &aristotle.Place{Task: c.Task}
-	case len(s.edges) > 0:
-		return &aristotle.Place{Task: s.edges[0].Task, Fill: true}
+	case len(s.edges) > 0: // one that is there, if any is
+		there := slices.IndexFunc(s.edges, func(e Edge) bool { return e.MissingSince == nil })
+		return &aristotle.Place{Task: s.edges[max(0, there)].Task, Fill: true}
 	default:
 		return nil
 	}
