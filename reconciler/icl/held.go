@@ -106,6 +106,11 @@ func (x *Index) load(ctx context.Context) error {
 	return nil
 }
 
+// lacks tells whether news are of a table that was not there when the index was loaded.
+func (h *held) lacks(n News) bool {
+	return len(n.Prompts) > 0 && !h.have.prompts || len(n.Responses) > 0 && !h.have.responses
+}
+
 func (x *Index) loadOwners(ctx context.Context, table string, into *owners, h *held) error {
 	rows, err := x.src.pool.Query(ctx, `SELECT id, conquest_analysis_id FROM public.`+table)
 	if err != nil {

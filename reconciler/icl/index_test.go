@@ -233,6 +233,28 @@ func TestIndexTooLarge(t *testing.T) {
 	check("it grew", false, 2, 0)
 }
 
+// Tables that a migration of the application adds are read from the first row on that is told of them.
+func TestTablesComeLater(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.Schema{})
+	r.exec(`INSERT INTO ml_analysis_rating (id, conquest_analysis_id, analysis_type, is_gold_star, philosopher, domain) VALUES ('R', 'c', 'conquest_analysis', true, 'p', 'd')`)
+	r.exec(`INSERT INTO reconciler.edge (task_id, key, project, begun) VALUES (1, 'c', 1, 'union')`)
+	r.exec(`INSERT INTO reconciler.task_text (task_id, key, prompt, response) VALUES (1, 'c', 'asked there', 'answered there')`)
+	x := r.index(r.src, 1<<30)
+	r.eventually(x.Fresh)
+	for _, c := range []struct{ table, key, shown string }{{"conquest_prompt", "prompt", "asked here"}, {"conquest_response", "response", "answered here"}} {
+		r.exec(`CREATE TABLE ` + c.table + ` (id VARCHAR PRIMARY KEY, conquest_analysis_id VARCHAR NOT NULL, data JSONB)`)
+		r.exec(`INSERT INTO `+c.table+` VALUES ('T', 'c', jsonb_build_object($1::text, $2::text))`, c.key, c.shown)
+		if err := r.src.Tell(t.Context(), map[string]News{"prompt": {Prompts: []string{"T"}}, "response": {Responses: []string{"T"}}}[c.key], nil); err != nil {
+			t.Fatal(err)
+		}
+		q := Query{Philosopher: "p", Domain: "d", Limit: 1}
+		r.eventually(func() bool {
+			return x.Fresh() && strings.Contains(strings.Join(r.shown(x.Examples, q, ChatML), ""), c.shown)
+		})
+	}
+}
+
 // Readers that are slow, more of them than there are connections, keep nobody from telling what the stream has.
 func TestTellWaitsForNoReader(t *testing.T) {
 	t.Parallel()

@@ -97,7 +97,7 @@ func (x *Index) tend(ctx context.Context, in *inbox) error {
 				err = x.watch(ctx, &stream)
 			}
 		case <-in.ready:
-			if n := in.take(atOnce); n.All {
+			if n := in.take(atOnce); n.All || x.held.lacks(n) {
 				err = x.reload(ctx, &stream)
 			} else {
 				err = x.refresh(ctx, n)
