@@ -114,7 +114,7 @@ func (p Planned) state() PassState {
 func (l *Ledger) EndComparing(ctx context.Context, pass int64, runner string, is Planned, read []int64, skew time.Duration, stray any) error {
 	b := &pgx.Batch{}
 	b.Queue(`INSERT INTO project AS p (id, full_at, watermark)
-		SELECT r, began_at - $3::interval, began_at - $3::interval FROM pass, unnest($2::bigint[]) AS r WHERE pass.id = $1 ORDER BY r
+		SELECT r, began_at, began_at - $3::interval FROM pass, unnest($2::bigint[]) AS r WHERE pass.id = $1 ORDER BY r
 		ON CONFLICT (id) DO UPDATE SET full_at = EXCLUDED.full_at, watermark = GREATEST(p.watermark, EXCLUDED.watermark)`, pass, read, skew)
 	// One that reads more than this one goes on, with what it has found, and so does one that a person has released.
 	b.Queue(`UPDATE pass o SET state = 'replaced', ended_at = COALESCE(o.ended_at, now()) FROM pass p

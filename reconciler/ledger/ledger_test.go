@@ -294,6 +294,13 @@ func TestWatermark(t *testing.T) {
 		if got := after[id].Watermark; got == nil || !got.Equal(want) {
 			t.Errorf("project %d: %v, want %v", id, got, want)
 		}
+		full := pass.BeganAt
+		if id == 4 { // was not read
+			full = before[id].FullAt
+		}
+		if got := after[id].FullAt; got == nil || !got.Equal(*full) {
+			t.Errorf("project %d: the last full pass began %v, want %v", id, got, full)
+		}
 	}
 }
 
