@@ -393,6 +393,12 @@ func TestGivingUpIsNotAway(t *testing.T) {
 	if _, err := c.PatchMeta(ctx, 7, json.RawMessage(`1`)); labelstudio.Away(err) || labelstudio.NotDone(err) || !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
+	hasty, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	s.Faults(func(*http.Request) sandbox.Fault { return sandbox.Fault{Kind: sandbox.FaultHang} })
+	if _, err := c.Whoami(hasty); labelstudio.Away(err) || !errors.Is(err, context.DeadlineExceeded) || !strings.HasSuffix(err.Error(), "ask who we are: no answer within 1s") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestLimitsOnBodies(t *testing.T) {

@@ -78,6 +78,7 @@ func (c *Client) do(ctx context.Context, r call) ([]byte, error) {
 	} else if limit == 0 {
 		limit = c.write
 	}
+	begin := time.Now()
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	body, err := c.authorized(limited, r)
@@ -85,11 +86,22 @@ func (c *Client) do(ctx context.Context, r call) ([]byte, error) {
 	if errors.As(err, &e) && e.Status == 0 && limited.Err() != nil {
 		e.own = ctx.Err() != nil
 		if !e.own {
-			e.Err = fmt.Errorf("no answer within %s: %w", limit, limited.Err())
+			e.Err = noAnswer{limit, limited.Err()}
+		} else if end, ok := ctx.Deadline(); ok && !e.NotSent && ctx.Err() == context.DeadlineExceeded {
+			e.Err = noAnswer{end.Sub(begin).Round(time.Second / 10), ctx.Err()}
 		}
 	}
 	return body, err
 }
+
+// noAnswer is the end of a time limit, in words that a person understands.
+type noAnswer struct {
+	within time.Duration
+	error
+}
+
+func (e noAnswer) Error() string { return fmt.Sprintf("no answer within %s", e.within) }
+func (e noAnswer) Unwrap() error { return e.error }
 
 // authorized takes the turn and the token and sends; a read that is answered 401 is sent once more with a new access token.
 // A write is not: its 401 is a refusal that the caller may repeat when it likes.

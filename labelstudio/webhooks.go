@@ -45,7 +45,10 @@ func (c *Client) Webhooks(ctx context.Context, project int64) ([]Webhook, error)
 		r.query = url.Values{"project": {strconv.FormatInt(project, 10)}}
 	}
 	if err := c.doJSON(ctx, r, &all); err != nil {
-		return nil, fmt.Errorf("list webhooks of project %d (0: of all): %w", project, err)
+		if project == 0 {
+			return nil, fmt.Errorf("list all webhooks: %w", err)
+		}
+		return nil, fmt.Errorf("list webhooks of project %d: %w", project, err)
 	}
 	return all, nil
 }
