@@ -90,9 +90,9 @@ func verdictOf(ups []reconciler.Checkup) error {
 	}
 	switch {
 	case blind > 0:
-		return withStatus{fmt.Errorf("%d checks could not look, and %d things have to be mended", blind, mend), 2}
+		return withStatus{fmt.Errorf("%s could not look, and %s to be mended", count(blind, "check", "checks"), count(mend, "thing has", "things have")), 2}
 	case mend > 0:
-		return withStatus{fmt.Errorf("%d things have to be mended", mend), 1}
+		return withStatus{fmt.Errorf("%s to be mended", count(mend, "thing has", "things have")), 1}
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 
 // ExportCmd is `reconciler export`. It asks Aristotle's database alone, with the daemon up or down.
 type ExportCmd struct {
-	Format       string `required:"" enum:"chatml,alpaca,openai" help:"chatml, alpaca or openai."`
+	Format       string `required:"" enum:"chatml,alpaca,openai" placeholder:"chatml|alpaca|openai" help:"chatml, alpaca or openai."`
 	Philosopher  string `help:"Only the gold stars of this philosopher; default: of everybody."`
 	Domain       string `help:"Only those of this domain."`
 	ConquestType string `help:"Only those of this type of conquest, in any case."`

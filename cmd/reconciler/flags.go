@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -103,7 +104,7 @@ func (m flagText) Decode(ctx *kong.DecodeContext, target reflect.Value) error {
 	}
 	token, err := ctx.Scan.PopValue("text")
 	if err != nil {
-		return err
+		return errors.New("a text must follow")
 	}
 	target.SetString(token.String())
 	return nil

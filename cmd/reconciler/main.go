@@ -77,6 +77,12 @@ func parse(cmds *commands, args, environ []string) (*kong.Context, loaded, error
 	if err != nil {
 		return nil, loaded{}, fmt.Errorf("build the command line: %w", err)
 	}
+	if len(args) == 0 {
+		return nil, loaded{}, errors.New("say which command: `reconciler --help` lists them")
+	}
+	if args[0] == "help" {
+		args = append(args[1:], "--help")
+	}
 	args, problems := withoutUnknownFlags(parser.Model, args)
 	kctx, err := parser.Parse(args)
 	command := ""

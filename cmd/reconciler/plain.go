@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -20,13 +21,14 @@ func (e withStatus) ExitCode() int { return e.status }
 func (e withStatus) Unwrap() error { return e.error }
 
 // plain is an error's text without the noise of the driver's connection errors, which tell role and database, every address
-// that was tried, and for each of them that TLS was tried first.
+// that was tried, and for each of them that TLS was tried first; and without Go's words for a time that is over.
 func plain(err error) string {
 	text := err.Error()
 	var failed *pgconn.ConnectError
 	if errors.As(err, &failed) {
 		text = strings.Replace(text, failed.Error(), connectReason(failed), 1)
 	}
+	text = strings.ReplaceAll(text, context.DeadlineExceeded.Error(), "no answer in time")
 	return text
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -91,4 +93,12 @@ func TestReadinessTellsMissingProject(t *testing.T) {
 	p := s.start()
 	s.wantStar(task, true)
 	s.wantUnreadySoon(p, "project 4711 of LABEL_STUDIO_PROJECTS does not exist")
+}
+
+// TestPlain: a person is not told Go's words for a time that is over.
+func TestPlain(t *testing.T) {
+	t.Parallel()
+	if got := plain(fmt.Errorf("count the queue: %w", context.DeadlineExceeded)); got != "count the queue: no answer in time" {
+		t.Error(got)
+	}
 }

@@ -346,7 +346,7 @@ func (s studioStatus) String() string {
 	case !s.Asked:
 		return s.URL + " was not asked: LABEL_STUDIO_API_KEY is not set"
 	case s.Error != "":
-		return s.URL + " does not answer: " + s.Error
+		return s.URL + " cannot be used: " + s.Error
 	default:
 		return s.URL + " answers, as to " + s.User
 	}

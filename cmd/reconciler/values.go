@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,7 +59,9 @@ type DSN string
 
 // UnmarshalText checks that the text can be read. The error leaves out what pgconn says, which quotes parts of the text.
 func (d *DSN) UnmarshalText(text []byte) error {
-	if _, err := pgconn.ParseConfig(string(text)); err != nil {
+	c, err := pgconn.ParseConfig(string(text))
+	// Of a URL without its scheme all up to the first = would be a word of "host=… user=…", and the rest its value.
+	if err != nil || slices.ContainsFunc(slices.Collect(maps.Keys(c.RuntimeParams)), func(word string) bool { return strings.ContainsAny(word, ":/@?") }) {
 		return errors.New("is no PostgreSQL URL, as in postgres://role:password@host:4002/database " +
 			"(write special characters of the password as %XX)")
 	}
