@@ -1,9 +1,11 @@
 package reconciler_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -98,21 +100,26 @@ func TestPeopleUnknown(t *testing.T) {
 	}
 }
 
-// A panic while the ratings are read, beside the turn, fails its key and is counted; the
-// key is tried again.
+// A panic while the ratings are read, beside the turn, is counted and told with the stack
+// of where it was, also where the keys of the turn do not meet it again one by one.
 func TestRatingsPanic(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, studio.Delays{})
+	r := newRig(t, 2, studio.Delays{})
 	r.contacted()
 	r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
 	r.dirty("c0")
-	turner := r.turner(r.client)
+	r.dirty("c1")
+	turner, log := r.turner(r.client), &bytes.Buffer{}
+	turner.Log = slog.New(slog.NewTextHandler(log, nil))
 	turner.PanicOnce()
 	r.during(turner.Work, func() bool {
-		return r.ask(`SELECT count(*) = 1 FROM ml_analysis_rating WHERE is_gold_star`)
+		return r.ask(`SELECT count(*) = 2 FROM ml_analysis_rating WHERE is_gold_star`)
 	})
 	if n := testutil.ToFloat64(r.metrics.Panics); n != 1 {
 		t.Errorf("%v panics were counted, want 1", n)
+	}
+	if !strings.Contains(log.String(), "(*panicking).Ratings") {
+		t.Errorf("the log has no stack:\n%s", log)
 	}
 }
 

@@ -153,11 +153,11 @@ func (t *Turner) readRatings(ctx context.Context, claims []ledger.Claim) (wait f
 	}
 	var ratings map[string][]aristotle.Rating
 	var err error
-	var panicked any
+	var panicked *panicError
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer func() { panicked = recover() }() // it is the turn's, not the end of the process
+		defer func() { panicked = panicOf(recover()) }() // it is the turn's, not the end of the process
 		ratings, err = t.rows.Ratings(ctx, keys)
 	}()
 	return func() (map[string][]aristotle.Rating, error) {

@@ -49,6 +49,7 @@ const (
 	msgAway   = "ask Label Studio: all keys wait"
 	msgListen = "listen for triggers: polling until it works again"
 	msgKey    = "key cannot be turned: it is tried again"
+	msgPanic  = "a mistake in the program: report it"
 	msgPatch  = "PATCH may have taken effect or not: its task is read again"
 )
 
@@ -135,17 +136,28 @@ type panicError struct {
 
 func (p *panicError) Error() string { return fmt.Sprintf("panic in a turn: %v", p.value) }
 
+// panicOf makes what was recovered an error, with the stack of where it came from; nil is none.
+func panicOf(recovered any) *panicError {
+	p, passedOn := recovered.(*panicError)
+	if recovered != nil && !passedOn {
+		p = &panicError{recovered, debug.Stack()}
+	}
+	return p
+}
+
 func (t *Turner) safely(ctx context.Context, claims []ledger.Claim) (err error) {
 	defer func() {
-		if v := recover(); v != nil {
-			t.Metrics.Panics.Inc()
-			p := &panicError{v, debug.Stack()}
-			err = p
-			if len(claims) == 1 {
-				t.failures.Log(ctx, t.Log, slog.LevelError, "turn", claims[0].Key, p, slog.String(logKey, claims[0].Key), slog.String("stack", string(p.stack)))
-				err = errors.Join(p, t.finish(ctx, t.failed(claims[0], p)))
-			}
+		p := panicOf(recover())
+		if p == nil {
+			return
 		}
+		t.Metrics.Panics.Inc()
+		of, who := "", slog.Int(logKeys, len(claims)) // who may not meet it again one by one
+		if err = p; len(claims) == 1 {
+			of, who = claims[0].Key, slog.String(logKey, claims[0].Key)
+			err = errors.Join(p, t.finish(ctx, t.failed(claims[0], p)))
+		}
+		t.failures.Log(ctx, t.Log, slog.LevelError, msgPanic, of, p, who, slog.String("stack", string(p.stack)))
 	}()
 	return t.turn(ctx, claims)
 }
@@ -225,7 +237,7 @@ func (t *Turner) ended(ctx context.Context, ends []ledger.End) {
 		case e.Failed && e.Error != nil:
 			t.failures.Log(ctx, t.Log, slog.LevelWarn, msgKey, e.Key, errors.New(*e.Error), slog.String(logKey, e.Key))
 		case e.Wait == nil:
-			for _, what := range []string{msgKey, msgPatch} {
+			for _, what := range []string{msgKey, msgPatch, msgPanic} {
 				t.failures.Over(ctx, t.Log, what, e.Key, slog.String(logKey, e.Key))
 			}
 		}
