@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,8 +50,9 @@ func TestSilentServer(t *testing.T) {
 func TestInterruptedReads(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	var slow atomic.Bool
 	through := r.proxy(func(dst io.Writer, src io.Reader) {
-		ticker := time.NewTicker(30 * time.Millisecond)
+		ticker := time.NewTicker(300 * time.Millisecond) // as often as a read's deadline comes, and far from the server's own
 		defer ticker.Stop()
 		buf := make([]byte, 997) // no divisor of any message's size
 		for {
@@ -58,11 +60,14 @@ func TestInterruptedReads(t *testing.T) {
 			if _, werr := dst.Write(buf[:n]); err != nil || werr != nil {
 				return
 			}
-			<-ticker.C
+			if slow.Load() {
+				<-ticker.C
+			}
 		}
 	})
-	e := r.listen(func(cfg *Config) { cfg.URL = through + "&wal_sender_timeout=100ms" })
+	e := r.listen(func(cfg *Config) { cfg.URL = through + "&wal_sender_timeout=1s" })
 	e.streams()
+	slow.Store(true)
 	var want strings.Builder
 	for i := range 400 {
 		want.WriteString("I:Thing:" + strconv.Itoa(i))

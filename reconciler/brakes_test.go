@@ -791,15 +791,9 @@ func TestMissedFullPass(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		ctx, cancel := context.WithCancel(t.Context())
-		p := r.passes(func(p *reconciler.Passes) { p.Full = daily })
-		var running sync.WaitGroup
-		running.Go(func() { _ = p.Run(ctx) })
-		r.eventually(func() bool {
+		r.during(r.passes(func(p *reconciler.Passes) { p.Full = daily }).Run, func() bool {
 			return r.ask(`SELECT bool_and(state = 'done') AND max(began_at) > now() - interval '1 hour' FROM reconciler.pass WHERE kind = 'full'`)
 		})
-		cancel()
-		running.Wait()
 	}
 	r.want("full passes", r.text(`SELECT count(*) FROM reconciler.pass WHERE kind = 'full'`), "2")
 }
@@ -895,11 +889,11 @@ func TestRefusedAlone(t *testing.T) {
 		}
 	})
 	ctx, cancel := context.WithCancel(t.Context())
+	start := time.Now() // before it asks
 	var running sync.WaitGroup
 	running.Go(func() { _ = p.Run(ctx) })
 	defer running.Wait()
 	defer cancel()
-	start := time.Now()
 	r.eventually(func() bool { return listings.Load() >= asked })
 	if took, least := time.Since(start), distance*(1<<(asked-2)-1); took < least { // the first is the pass over everything
 		t.Errorf("asked %d times in %v, which should take %v", asked, took, least)

@@ -60,7 +60,7 @@ func TestCommitThatIsNotSeenYet(t *testing.T) {
 		if task != r.tasks[0] {
 			t.Errorf("task %d was starred, want %d", task, r.tasks[0])
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("the change was lost: its task was never starred")
 	}
 }

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -263,13 +264,15 @@ func (p *postmaster) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (p *postmaster) choosePort() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("choose a port: %w", err)
+// choosePort takes one that is lower than those that systems give to whoever asks for any: nobody gets it while the server is down.
+func (p *postmaster) choosePort() (err error) {
+	for range portTries {
+		p.Port = 20_000 + rand.IntN(10_000)
+		if err = portFree(p.Port); err == nil {
+			return nil
+		}
 	}
-	p.Port = l.Addr().(*net.TCPAddr).Port
-	return l.Close()
+	return err
 }
 
 func portFree(port int) error {

@@ -70,6 +70,7 @@ func TestHeld(t *testing.T) {
 	s.wantHeld(2)
 	s.wantLog(p, "held: the sides differed at first contact")
 	s.wantLog(p, "msg=streaming") // before that nobody reads the slot
+	s.wantPassed()
 	s.has("the row", s.row("byMeta"), object{"result": "DEFEAT"})
 
 	out, _, _ := s.command("status")
@@ -77,6 +78,7 @@ func TestHeld(t *testing.T) {
 		t.Errorf("status of a daemon that runs:\n%s", out)
 	}
 	p.stop()
+	s.wantNobody()
 	out, _, _ = s.command("status", "--metrics-listen", "127.0.0.1:1")
 	s.wantPrinted("status", regexp.MustCompile(`(?m)^slot.*\n`).ReplaceAllString(out, ""), `
 leader        none: no daemon runs, or none can lead

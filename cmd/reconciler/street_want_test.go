@@ -128,6 +128,19 @@ func (s *street) wantConfirmed() {
 		WHERE slot_name = $1 AND confirmed_flush_lsn < $2::text::pg_lsn`, slot, at)
 }
 
+// wantNobody waits until PostgreSQL has seen that the daemon has ended.
+func (s *street) wantNobody() {
+	s.Helper()
+	s.zero(`SELECT count(*), 'the slot is read' FROM pg_replication_slots WHERE active AND database = current_database()`)
+	s.zero(`SELECT count(*), 'a session leads' FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+}
+
+// wantPassed waits until no full pass is wanted or under way. A new slot wants one, which a start can come to late.
+func (s *street) wantPassed() {
+	s.Helper()
+	s.zero(`SELECT count(*), min(state) FROM reconciler.pass WHERE state NOT IN ('done', 'replaced')`)
+}
+
 // wantUnready waits until /readyz gives a reason.
 func (s *street) wantUnready(p *process, reason string) {
 	s.Helper()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	random "math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -242,12 +243,15 @@ func checkFree(port int) error {
 	return l.Close()
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("choose a port for Label Studio: %w", err)
+// freePort is lower than those that systems give to whoever asks for any: nobody gets it while Label Studio is down.
+func freePort() (port int, err error) {
+	for range portTries {
+		port = 20_000 + random.IntN(10_000)
+		if err = checkFree(port); err == nil {
+			return port, nil
+		}
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return 0, err
 }
 
 func cacheDir(dir string) (string, error) {

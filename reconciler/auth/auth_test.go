@@ -35,9 +35,13 @@ func file(t testing.TB, text string) string {
 	return path
 }
 
+// write puts a text in the file's place at once: who watches it sees no empty one in between.
 func write(t testing.TB, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -230,7 +234,7 @@ func (l *lines) wait(t *testing.T, part string) {
 		if !strings.Contains(line, part) {
 			t.Errorf("logged %q, want %s", line, part)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		t.Fatalf("nothing was logged, want %s", part)
 	}
 }

@@ -92,7 +92,7 @@ func TestSlowExports(t *testing.T) {
 			t.Fatalf("one more: %d %v %v %.300s", resp.StatusCode, resp.Header, err, page)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := a.Examples.Tell(ctx, icl.News{Ratings: []string{"1"}}, nil); err != nil {
 		t.Errorf("the stream: %v", err)

@@ -188,7 +188,7 @@ func TestHeldCases(t *testing.T) {
 		t.Error("the list calls a conquest held whose task is gone")
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+"/live?key=conquest_000001&key=conquest_000007", nil)
 	if err != nil {

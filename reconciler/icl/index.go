@@ -173,8 +173,8 @@ func (all lists) drop(e *Example, version uint64) {
 // setFresh says whether the index may answer.
 func (x *Index) setFresh(fresh bool) {
 	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.fresh, x.watched = fresh, time.Now()
-	x.mu.Unlock()
 	x.metrics.ICLIndexFresh.Set(map[bool]float64{true: 1}[fresh])
 }
 

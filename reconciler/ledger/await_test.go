@@ -50,7 +50,7 @@ func TestAwait(t *testing.T) {
 	if done, err := l.Await(soon, "k", 1); err != nil || done {
 		t.Errorf("before its turn ended: %v, %v", done, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var g errgroup.Group
 	const many = 200
@@ -180,7 +180,7 @@ func TestReleaseStartsAPass(t *testing.T) {
 	}
 	select {
 	case <-poked:
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Fatal("nobody was told")
 	}
 }
@@ -190,7 +190,7 @@ func TestLongSchema(t *testing.T) {
 	t.Parallel()
 	l := open(t)
 	l.schema = strings.Repeat("s", 63)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var told string
 	err := l.listen(ctx, []string{ProbeChannel(l.schema)}, func() {
