@@ -175,7 +175,7 @@ func (d *Differ) Keys(ctx context.Context, keys ...string) (*Report, error) {
 	return d.report(ctx, c)
 }
 
-// Since looks at the keys of tasks that Label Studio saved at a time or later, on its clock.
+// Since looks at the keys of tasks that Label Studio showed to be saved at a time or later, on our clock.
 func (d *Differ) Since(ctx context.Context, at time.Time) (*Report, error) {
 	ids, err := (&projects{}).list(ctx, d.Studio, d.Projects)
 	if err != nil {
@@ -184,7 +184,7 @@ func (d *Differ) Since(ctx context.Context, at time.Time) (*Report, error) {
 	keys := map[string]bool{}
 	for _, project := range ids {
 		for after := int64(0); ; {
-			tasks, _, err := d.Studio.TasksChanged(ctx, project, at, after, changedPage)
+			tasks, _, err := d.Studio.TasksChanged(ctx, project, at.Add(-skew-overlap), after, changedPage)
 			if err != nil {
 				return nil, err
 			}

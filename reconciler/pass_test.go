@@ -396,3 +396,16 @@ func later(t *testing.T, text string, by time.Duration) string {
 	}
 	return strings.TrimSuffix(text, at) + moved.Add(by).Format("2006-01-02T15:04:05.000000Z")
 }
+
+// TestLookByAnotherClock: what changed is found by a look whose clock is ahead of Label Studio's.
+func TestLookByAnotherClock(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	r.contacted()
+	r.studio.SetMeta(r.tasks[1], map[string]any{"gold_star": true})
+	d := &reconciler.Differ{Ledger: r.ledger, Studio: r.client, Projects: []int64{r.project}, Initial: "union", Log: slog.New(slog.DiscardHandler)}
+	report, err := d.Since(t.Context(), time.Now().Add(5*time.Minute))
+	if err != nil || len(report.Keys) != 1 || report.Keys[0].Key != "c1" {
+		t.Errorf("%+v, %v", report, err)
+	}
+}

@@ -76,9 +76,6 @@ func (d *dryRun) serve(ctx context.Context, l net.Listener, registry *prometheus
 	return serve(ctx, d.log, l, &http.Server{Handler: mux, ReadHeaderTimeout: lookLimit})
 }
 
-// lookBack is how far before the last look that ended well the next begins: clocks differ, and what began earlier is seen later.
-const lookBack = 2 * time.Minute
-
 // look looks at everything at once and whenever a full pass would, and in between at what changed.
 func (d *dryRun) look(ctx context.Context) {
 	var everything, since time.Time
@@ -103,7 +100,7 @@ func (d *dryRun) look(ctx context.Context) {
 		if err != nil {
 			d.failures.Log(ctx, d.log, slog.LevelWarn, "pass", string(kind), err, slog.String("pass", string(kind)))
 		} else {
-			since = start.Add(-lookBack)
+			since = start
 			d.failures.Over(ctx, d.log, "pass", string(kind), slog.String("pass", string(kind)))
 			d.report(ctx, kind, r)
 		}
