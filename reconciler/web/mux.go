@@ -54,10 +54,7 @@ func (v *verdict) Write(b []byte) (int, error) { return len(b), nil }
 //go:embed openapi.yaml
 var openAPI []byte
 
-// OpenAPI returns the description of all routes of both servers.
-func OpenAPI() []byte { return slices.Clone(openAPI) }
-
-// ServeOpenAPI answers with it.
+// ServeOpenAPI answers with the description of all routes of both servers.
 func ServeOpenAPI(w http.ResponseWriter, r *http.Request) {
 	if _, err := Query(r); err != nil {
 		Fail(w, err)

@@ -27,7 +27,9 @@ var described = sync.OnceValues(func() (*description, error) {
 	// Lines of JSON, pages: their schema is a text.
 	openapi3filter.RegisterBodyDecoder("application/x-ndjson", openapi3filter.FileBodyDecoder)
 	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.FileBodyDecoder)
-	doc, err := openapi3.NewLoader().LoadFromData(web.OpenAPI())
+	served := httptest.NewRecorder()
+	web.ServeOpenAPI(served, httptest.NewRequest(http.MethodGet, "/openapi.yaml", nil))
+	doc, err := openapi3.NewLoader().LoadFromData(served.Body.Bytes())
 	if err != nil {
 		return nil, err
 	}
