@@ -16,18 +16,20 @@ import (
 // maxHeld bounds what the page shows at once: the first ones settled make room.
 const maxHeld = 100
 
-// heldTasks are the tasks that wait for a person: those of our projects ($1) that are
-// there, of conquests that the person may see ($2, $3).
-const heldTasks = `edge e JOIN public."Conquest" c ON c.id = e.key
-	WHERE e.held IS NOT NULL AND e.missing_since IS NULL AND (COALESCE(cardinality($1::bigint[]), 0) = 0 OR e.project = ANY($1))
-	  AND ($2 = '' OR c.philosopher = $2) AND ($3 = '' OR c.domain = $3)`
+const (
+	// heldTasks wait for a person: those of our projects ($1) that are there.
+	heldTasks = `e.held IS NOT NULL AND e.missing_since IS NULL AND (COALESCE(cardinality($1::bigint[]), 0) = 0 OR e.project = ANY($1))`
+	// theirs are the conquests that a person may see ($2, $3).
+	theirs = `($2 = '' OR c.philosopher = $2) AND ($3 = '' OR c.domain = $3)`
+)
 
-// heldSQL reads them with their conquests, the one that waits longest first.
+// heldSQL reads the tasks with their conquests, the one that waits longest first.
 var heldSQL = `
 	SELECT e.key, e.task_id, e.project, e.held, COALESCE(c.title, ''), COALESCE(c.result::text, ''), COALESCE(c."conquestType"::text, ''),
 	       c.philosopher, c.domain, COALESCE(c."evaluatedBy", ''), ` + aristotle.Finite(`c."evaluatedAt"`) + `, ` + aristotle.Finite(`c."updatedAt"`) + `,
 	       COALESCE(c."resultNotes", '')
-	FROM ` + heldTasks + `
+	FROM edge e JOIN public."Conquest" c ON c.id = e.key
+	WHERE ` + heldTasks + ` AND ` + theirs + `
 	ORDER BY min((e.held->>'since')::timestamptz) OVER (PARTITION BY e.key), e.key, e.task_id LIMIT $4`
 
 // heldKey is a conquest whose two sides differed when they first met.
@@ -83,10 +85,14 @@ func (a *App) readHeld(ctx context.Context, who Person) (keys []heldKey, more bo
 	return keys, more, nil
 }
 
+// heldCountSQL counts those that wait. For a person who may see all it reads none of them: of very many that takes longer than the page.
+const heldCountSQL = `SELECT count(DISTINCT e.key) FROM edge e WHERE ` + heldTasks + `
+	AND ($2 = '' AND $3 = '' OR EXISTS (SELECT FROM public."Conquest" c WHERE c.id = e.key AND ` + theirs + `))`
+
 // heldCount is for the navigation of every page: people should see that something
 // waits for them. An error shows none, as it is told where it matters.
 func (a *App) heldCount(ctx context.Context, who Person) (n int) {
-	if err := a.reader.QueryRow(ctx, `SELECT count(DISTINCT e.key) FROM `+heldTasks, a.Projects, who.Philosopher, who.Domain).Scan(&n); err != nil {
+	if err := a.reader.QueryRow(ctx, heldCountSQL, a.Projects, who.Philosopher, who.Domain).Scan(&n); err != nil {
 		return 0
 	}
 	return n
