@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -456,6 +457,91 @@ func TestStraysWithOurNumbers(t *testing.T) {
 	}
 }
 
+// TestMadeAnew: Label Studio was made anew. Its tasks have the numbers of ours, in a project of another number, and ours is gone or is an empty
+// one now. Nothing is done before a person has released the plan, also where an event came; after that all is linked there, known at once
+// and equal.
+func TestMadeAnew(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		ours, theirs        int64
+		empty, event, mixed bool
+	}{
+		"ours is gone":                    {1, 2, false, false, false},
+		"ours is gone, and an event came": {1, 2, false, true, false},
+		"ours is empty":                   {1, 2, true, false, false},
+		"ours is empty, after it":         {2, 1, true, false, false},
+		"in another order":                {1, 2, false, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 4
+			r := newRig(t, 0, studio.Delays{})
+			for r.project < c.ours {
+				r.project = r.studio.AddProject("ours")
+			}
+			for i := range n {
+				r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) VALUES ($1, 'PENDING', 'p', 'd')`, fmt.Sprint("c", i))
+				r.tasks = append(r.tasks, r.studio.AddTask(r.project, map[string]any{"conquest_id": fmt.Sprint("c", i), "prompt": "p", "response": "r"}, nil))
+			}
+			r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`)
+			r.contacted()
+			written, other := r.written(), r.elsewhere(0)
+			other.AddProject("another")
+			order := []int{0, 1, 2}
+			if c.mixed {
+				order = []int{1, 2, 0}
+			}
+			for i, of := range order {
+				if task := other.AddTask(c.theirs, map[string]any{"conquest_id": fmt.Sprint("c", of), "prompt": "p", "response": "r"}, map[string]any{"gold_star": of == 1}); task != r.tasks[i] {
+					t.Fatalf("it has the number %d, not %d", task, r.tasks[i])
+				}
+			}
+			other.AddTask(c.theirs, map[string]any{"prompt": "of no conquest"}, nil)
+			if !c.empty {
+				other.RemoveProject(c.ours)
+			}
+			turner := r.turner(r.client)
+			turner.Projects = nil
+			if c.event {
+				if _, err := r.ledger.Enqueue(t.Context(), []string{"c0"}, ledger.FromWAL); err != nil {
+					t.Fatal(err)
+				}
+				r.turnFor(turner)
+			}
+			p := r.passes(func(p *reconciler.Passes) { p.Projects = nil })
+			r.full(p)
+			r.want("open", r.text(`SELECT string_agg(concat_ws(' ', state, links), ', ') FROM reconciler.pass WHERE state NOT IN ('done', 'replaced')`), fmt.Sprint("braked ", n))
+			r.want("written", r.written(), written)
+			r.want("taken for read", r.text(`SELECT count(*) FROM reconciler.project WHERE id = $1 AND full_at IS NOT NULL`, c.theirs), "0")
+			d := reconciler.Differ{Ledger: r.ledger, Studio: r.client, Initial: "union", Brakes: reconciler.Brakes{Count: 20, Share: 0.1}, Log: slog.New(slog.DiscardHandler)}
+			before, err := d.All(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.want("plan", r.text(`SELECT plan FROM reconciler.pass WHERE state = 'braked'`), before.Plan)
+			if _, err := r.ledger.Release(t.Context(), r.text(`SELECT plan FROM reconciler.pass WHERE state = 'braked'`), "somebody"); err != nil {
+				t.Fatal(err)
+			}
+			r.full(p)
+			r.want("a second word", r.text(`SELECT string_agg(brake, ', ') FROM reconciler.pass WHERE state = 'braked'`), "")
+			r.turnFor(turner)
+			r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`)
+			r.turnAll(turner)
+			r.atRest()
+			r.want("linked", r.text(`SELECT string_agg(concat_ws(' ', key, task_id, project, s), ', ' ORDER BY key) FROM reconciler.edge`),
+				fmt.Sprintf("c0 %[2]d %[1]d t, c1 %[3]d %[1]d t, c2 %[4]d %[1]d f", c.theirs, 1+slices.Index(order, 0), 1+slices.Index(order, 1), 1+slices.Index(order, 2)))
+			r.want("texts of others", r.text(`SELECT string_agg(t.key, ', ') FROM reconciler.task_text t JOIN reconciler.edge e USING (task_id) WHERE t.key <> e.key`), "")
+			r.want("rows", r.text(`SELECT string_agg(id, ' ' ORDER BY id) FROM "Conquest" WHERE result = 'VICTORY'`), "c0 c1")
+			if task, _ := other.Task(r.tasks[slices.Index(order, 0)]); !strings.Contains(string(task.Meta), `"gold_star":true`) {
+				t.Errorf("the task of c0 shows %s", task.Meta)
+			}
+			if report, err := d.All(t.Context()); err != nil || len(report.Keys) > 0 {
+				t.Errorf("different %v; %v", report, err)
+			}
+		})
+	}
+}
+
 // TestNewProject: a project that comes to the Label Studio that we know, be it that another project of it is gone, waits for nobody.
 func TestNewProject(t *testing.T) {
 	t.Parallel()
@@ -607,9 +693,6 @@ func TestEventsOfAnotherLabelStudio(t *testing.T) {
 			r.turnAll(r.turner(r.client))
 			r.atRest()
 			r.want("written of the right one", r.written(), written)
-			if events == n {
-				return // there is no plan of what events have made dirty
-			}
 			r.elsewhere(n)
 			doubted()
 			r.full(r.passes(nil))

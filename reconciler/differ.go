@@ -217,7 +217,11 @@ func (d *Differ) survey(ctx context.Context) (blank bool, all map[int64]*glimpse
 		tasks := 0
 		err := s.project(ctx, project, 0, func(p page) error {
 			tasks += len(p.tasks)
-			maps.Copy(all, p.glimpses)
+			for id, g := range p.glimpses {
+				if !g.Absent || all[id] == nil { // it says nothing of a task that another project showed
+					all[id] = g
+				}
+			}
 			d.Log.DebugContext(ctx, "reading", "project", project, "tasks", tasks)
 			return ctx.Err()
 		})
@@ -294,7 +298,7 @@ func (d *Differ) glanceAt(ctx context.Context, pairs []ledger.Pair, into map[int
 
 func (d *Differ) glanceAtProject(ctx context.Context, project int64, ids []int64, at time.Time, into map[int64]*glimpse) error {
 	listed, err := d.Studio.TasksByID(ctx, project, ids)
-	if err != nil {
+	if err != nil && !labelstudio.IsNotFound(err) { // what was in a project that is gone may be in another
 		return err
 	}
 	for i := range listed {
@@ -314,7 +318,6 @@ func (d *Differ) glanceAtProject(ctx context.Context, project int64, ids []int64
 			return err
 		default:
 			g := glimpseOf(t, d.GroundTruth, at)
-			g.Project = project
 			into[id] = &g
 		}
 	}
@@ -350,7 +353,11 @@ func (c *collected) index() {
 
 // add compares a pair, with the tasks that name it and are not linked yet.
 func (c *collected) add(p ledger.Pair) {
+	var strays []int64
 	for _, id := range c.named[p.Key] {
+		if c.glimpses[id].Stray {
+			strays = append(strays, id)
+		}
 		if !slices.ContainsFunc(p.Edges, func(e ledger.PairEdge) bool { return e.Task == id }) && c.glimpses[id].Was == "" {
 			e := ledger.PairEdge{}
 			e.Task, e.Key, e.Project, e.Begun = id, p.Key, c.glimpses[id].Project, c.begun()
@@ -359,6 +366,10 @@ func (c *collected) add(p ledger.Pair) {
 	}
 	slices.SortFunc(p.Edges, func(a, b ledger.PairEdge) int { return cmp.Compare(a.Task, b.Task) })
 	k := compare(p, c.glimpses, c.Projects, c.began)
+	if len(strays) > 0 { // whatever else was found of it
+		first := slices.Min(strays)
+		k.Finding = strayed(p.Key, first, c.glimpses[first].Project)
+	}
 	for _, what := range k.noted {
 		c.noted = append(c.noted, Noted{p.Key, what})
 	}

@@ -3,6 +3,7 @@ package reconciler_test
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -358,6 +359,66 @@ func TestProjectGone(t *testing.T) {
 	r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`)
 	r.turnAll(turner)
 	r.want("the row is all there is", r.shows(), "VICTORY true@1 missing 404")
+}
+
+// TestTaskMoved: a task that was moved to another project stays the same task: the pass that finds it there has the turn move its edge, and where an
+// event comes first that does. Outside of our projects it is as good as gone.
+func TestTaskMoved(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ down, gone, event, outside bool }{
+		"to a later one": {}, "to an earlier one": {down: true}, "and its project is gone": {gone: true},
+		"and its project is gone, and an event came": {gone: true, event: true},
+		"outside": {outside: true}, "outside, and its project is gone": {gone: true, outside: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 2, studio.Delays{})
+			from, to := r.project, r.studio.AddProject("another")
+			if c.down {
+				from, to = to, from
+				r.studio.MoveTask(r.tasks[0], from)
+			}
+			mine := ledger.Projects{from}
+			if !c.outside {
+				mine = nil
+			}
+			all := func(p *reconciler.Passes) { p.Projects = mine }
+			turner := r.turner(r.client)
+			turner.Projects = mine
+			r.full(r.passes(all))
+			r.turnAll(turner)
+			r.studio.MoveTask(r.tasks[0], to)
+			if c.gone {
+				r.studio.MoveTask(r.tasks[1], to)
+				r.studio.RemoveProject(from)
+			}
+			event := c.event || c.outside
+			if event {
+				r.exec(`UPDATE "Conquest" SET result = 'VICTORY' WHERE id = 'c0'`)
+			}
+			d := reconciler.Differ{Ledger: r.ledger, Studio: r.client, Projects: mine, Initial: "union", Log: slog.New(slog.DiscardHandler)}
+			if report, err := d.Keys(t.Context(), "c0"); err != nil || c.event && (len(report.Keys) != 1 || report.Keys[0].Tasks[0].Project != to) {
+				t.Errorf("different %+v; %v", report, err)
+			}
+			if event {
+				r.dirty("c0")
+			} else {
+				r.full(r.passes(all))
+			}
+			r.turnFor(turner)
+			r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`) // a 404 is believed after a while
+			r.turnAll(turner)
+			edge := fmt.Sprint(to, " f")
+			if c.outside {
+				edge = fmt.Sprint(from, " gone f")
+			} else if c.event {
+				edge = fmt.Sprint(to, " t")
+			}
+			r.want("edge", r.text(`SELECT concat_ws(' ', project, CASE WHEN missing_since IS NOT NULL THEN 'gone' END, s) FROM reconciler.edge WHERE task_id = $1`, r.tasks[0]), edge)
+			r.want("star", fmt.Sprint(r.gold(r.tasks[0])), map[bool]string{true: "true", false: "<nil>"}[c.event])
+			r.want("audited", r.text(`SELECT string_agg(reason, ', ') FROM reconciler.audit WHERE reason = 'another task now'`), "")
+		})
+	}
 }
 
 // TestTaskNamesAnother: data.conquest_id of a task is changed. The conquest that loses it

@@ -92,23 +92,34 @@ const doubtAbove = 20
 
 // doubt makes sure, before it is believed that tasks are other tasks now, that this is
 // still the Label Studio that we know: each event would give up another link. What a
-// pass has found has gone through its brakes, or a person has released it.
+// pass has found has gone through its brakes, or a person has released it; in another
+// project than it was, the task must be one of a project that is known by then.
 func (t *Turner) doubt(ctx context.Context, s *sights, claims []ledger.Claim) {
-	strange := map[int64][]int64{} // by project
+	strange, moved := map[int64][]int64{}, map[int64][]int64{} // by project
 	for _, c := range claims {
 		for _, e := range c.Edges {
 			task, read := s.tasks[e.Task]
-			if read && trigger(c) != ledger.FromDiff && (ledger.KeyOf(task.Data) != c.Key || isOtherTask(ledger.Edge{TaskCreatedAt: e.TaskCreatedAt}, task.CreatedAt)) {
+			switch {
+			case !read || ledger.KeyOf(task.Data) == c.Key && !isOtherTask(ledger.Edge{TaskCreatedAt: e.TaskCreatedAt}, task.CreatedAt):
+			case task.Project != e.Project:
+				moved[task.Project] = append(moved[task.Project], e.Task)
+			case trigger(c) != ledger.FromDiff:
 				strange[e.Project] = append(strange[e.Project], e.Task)
 			}
 		}
 	}
-	for _, project := range slices.Sorted(maps.Keys(strange)) {
-		if err := t.recogniseMany(ctx, project); err != nil {
-			for _, id := range strange[project] {
+	t.doubtEach(ctx, s, strange, t.recogniseMany)
+	t.doubtEach(ctx, s, moved, func(ctx context.Context, project int64) error { return recognise(ctx, t.rows, t.tasks, project) })
+}
+
+// doubtEach takes back what was read of tasks whose project is not recognised.
+func (t *Turner) doubtEach(ctx context.Context, s *sights, tasks map[int64][]int64, recognise func(context.Context, int64) error) {
+	for _, project := range slices.Sorted(maps.Keys(tasks)) {
+		if err := recognise(ctx, project); err != nil {
+			for _, id := range tasks[project] {
 				delete(s.tasks, id)
 			}
-			t.unread(ctx, s, strange[project], fmt.Errorf("project %d: %w", project, err))
+			t.unread(ctx, s, tasks[project], fmt.Errorf("project %d: %w", project, err))
 		}
 	}
 }
@@ -130,13 +141,7 @@ func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids 
 	}
 	at := time.Now()
 	listed, err := t.tasks.TasksByID(ctx, project, ids)
-	if labelstudio.IsNotFound(err) && t.projectGone(ctx, project) {
-		for _, id := range ids {
-			s.missing[id] = true
-		}
-		return
-	}
-	if err != nil {
+	if err != nil && !(labelstudio.IsNotFound(err) && t.projectGone(ctx, project)) { // what was in one that is gone may be in another
 		t.unread(ctx, s, ids, err)
 		return
 	}
@@ -159,16 +164,17 @@ func (t *Turner) projectGone(ctx context.Context, project int64) bool {
 	return err == nil && len(all) > 0 && !slices.ContainsFunc(all, func(p labelstudio.Project) bool { return p.ID == project })
 }
 
-// lookAlone reads a task that a listing of its project did not show. The listing
-// was answered, so the project is readable: a 404 means that the task is gone.
+// lookAlone reads a task that a listing of its project did not show. The listing was
+// answered, or the project is gone: a 404 means that the task is gone, and so does a
+// project that is not ours.
 func (t *Turner) lookAlone(ctx context.Context, s *sights, id int64) {
 	at := time.Now()
 	task, err := t.tasks.Task(ctx, id)
 	switch {
+	case labelstudio.IsNotFound(err), err == nil && !t.Projects.Have(task.Project):
+		s.missing[id] = true
 	case err == nil:
 		s.add(*task, at)
-	case labelstudio.IsNotFound(err):
-		s.missing[id] = true
 	default:
 		t.unread(ctx, s, []int64{id}, err)
 	}

@@ -257,7 +257,7 @@ func (p *Passes) survey() *survey {
 
 // keep commits a page, then lets what is due come in between.
 func (p *Passes) keep(ctx context.Context, pass ledger.Pass, project int64, g page) error {
-	kept := ledger.Page{Project: project, Task: g.upto, Tasks: len(g.tasks), Initial: p.Initial}
+	kept := ledger.Page{Project: project, Task: g.upto, Tasks: len(g.tasks), Initial: p.Initial, Absent: absent}
 	for id, glimpse := range g.glimpses {
 		kept.Sights = append(kept.Sights, ledger.Sight{Task: id, Project: project, Seen: glimpse})
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -289,6 +290,17 @@ func (s *StandIn) Backup() (restore func()) {
 			t.meta, t.updated = before.meta, before.updated
 		}
 	}
+}
+
+// MoveTask moves a task to another project as an UPDATE in the real one's database does, where the API has no way: it keeps its number and its times.
+func (s *StandIn) MoveTask(id, project int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tasks[id]
+	from, to := s.projects[t.project], s.projects[project]
+	from.tasks = slices.DeleteFunc(from.tasks, func(other *task) bool { return other == t })
+	t.project, to.tasks = project, append(to.tasks, t)
+	slices.SortFunc(to.tasks, func(a, b *task) int { return cmp.Compare(a.id, b.id) })
 }
 
 // DeleteTask deletes a task and announces it. It reports whether there was such a task.

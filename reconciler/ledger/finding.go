@@ -48,7 +48,7 @@ type Stray struct {
 
 // Strays returns them in the order of keys; stray is what is noted of such a task.
 func (l *Ledger) Strays(ctx context.Context, pass int64, stray any) ([]Stray, error) {
-	rows, err := l.pool.Query(ctx, `SELECT DISTINCT ON (seen->>'key') seen->>'key', task_id, project FROM sight WHERE pass = $1 AND seen @> $2 ORDER BY 1, 2`, pass, stray)
+	rows, err := l.pool.Query(ctx, `SELECT DISTINCT ON (seen->>'key') seen->>'key', task_id, project FROM sight WHERE pass = $1 AND seen @> $2 AND seen ? 'key' ORDER BY 1, 2`, pass, stray)
 	if err != nil {
 		return nil, fmt.Errorf("read the strays of pass %d: %w", pass, err)
 	}
@@ -199,7 +199,8 @@ func (l *Ledger) MarkFound(ctx context.Context, most int) (n int, more bool, err
 var ErrNoPlan = errors.New("no braked pass has this plan")
 
 // Release lets a braked pass go on: exactly the plan that has this hash, by a person
-// whose word it is, strays and all: by them their project is known from now on. It returns
+// whose word it is, strays and all: by them their project is known from now on, also those
+// that have the number of a task that we knew, unless a PATCH of that one is not settled. It returns
 // how many keys that are. [ErrNoPlan]: there is none, or it was replaced by a later one.
 func (l *Ledger) Release(ctx context.Context, hash, by string) (int, error) {
 	var n int
@@ -208,8 +209,14 @@ func (l *Ledger) Release(ctx context.Context, hash, by string) (int, error) {
 		), strays AS (
 			DELETE FROM sight s USING released r WHERE s.pass = r.id RETURNING s.task_id, s.project, s.seen->>'key' AS key, (s.seen->>'created_at')::timestamptz AS created
 		), linked AS (
-			INSERT INTO edge (task_id, key, project, begun, task_created_at) SELECT task_id, key, project, 'union', created FROM strays ORDER BY task_id ON CONFLICT DO NOTHING)
-		SELECT n, pg_notify($3, '')::text FROM released`, hash, by, channel(l.schema, "poke")).Scan(&n, nil)
+			INSERT INTO edge AS e (task_id, key, project, begun, task_created_at) SELECT DISTINCT ON (task_id) task_id, key, project, 'union', created FROM strays WHERE key IS NOT NULL ORDER BY task_id
+			ON CONFLICT (task_id) DO UPDATE SET key = EXCLUDED.key, project = EXCLUDED.project, begun = EXCLUDED.begun, task_created_at = EXCLUDED.task_created_at, task_updated_at = NULL,
+				s = NULL, older = NULL, last = NULL, base = '{}', missing_since = NULL, held = NULL WHERE e.intent_value IS NULL RETURNING task_id
+		), others AS (
+			DELETE FROM task_text t USING linked l WHERE t.task_id = l.task_id
+		), told AS (
+			INSERT INTO audit (key, task_id, source, reason) SELECT e.key, task_id, $4, $5 FROM edge e JOIN strays s USING (task_id) WHERE s.key IS NOT NULL AND e.intent_value IS NULL)
+		SELECT n, pg_notify($3, '')::text FROM released`, hash, by, channel(l.schema, "poke"), FromDiff, ReasonRelink).Scan(&n, nil)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("release plan %q: %w", hash, ErrNoPlan)
 	}

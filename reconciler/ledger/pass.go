@@ -154,6 +154,7 @@ type Page struct {
 	Links         []Link
 	Initial       string  // RECONCILER_INITIAL, for new links
 	Sights        []Sight // of tasks that are not as they are remembered
+	Absent        any     // what a sight holds that says nothing of a task that another project showed
 }
 
 // Sight is what a pass saw of a task. What it means is the pass's.
@@ -170,7 +171,8 @@ func (l *Ledger) ReadPage(ctx context.Context, pass int64, runner string, page P
 	if len(page.Sights) > 0 {
 		b.Queue(`INSERT INTO sight (pass, task_id, project, seen) SELECT $1, task_id, project, seen
 			FROM jsonb_to_recordset($2) AS x(task_id bigint, project bigint, seen jsonb)
-			ON CONFLICT (task_id, pass) DO UPDATE SET seen = EXCLUDED.seen`, pass, page.Sights)
+			ON CONFLICT (task_id, pass) DO UPDATE SET project = EXCLUDED.project, seen = EXCLUDED.seen
+			WHERE sight.project = EXCLUDED.project OR NOT EXCLUDED.seen @> $3`, pass, page.Sights, page.Absent)
 	}
 	return l.step(ctx, b, pass, `project = $3, task = $4, tasks = tasks + $5`, runner, page.Project, page.Task, page.Tasks)
 }
