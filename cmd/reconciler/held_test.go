@@ -147,7 +147,7 @@ byNote
   Nothing is to be done.
 
   @  diff      First contact: task 2 came with a star, and the conquest is NEUTRAL. Neither may win: it waits for a person.
-  @  api       me@example.com said not VICTORY, which the conquest was already: NEUTRAL.
+  @  api       me@example.com said not VICTORY: the conquest was NEUTRAL already.
   @  api       With that, task 2 waits no longer.
 `)
 	out, _, _ = s.command("status", "byMeta", "--json")

@@ -165,5 +165,12 @@ func age(seconds float64) string {
 	if seconds <= 0 {
 		return "nothing"
 	}
-	return time.Duration(seconds * float64(time.Second)).Round(100 * time.Millisecond).String()
+	switch s := int(seconds); {
+	case s < 60:
+		return fmt.Sprintf("%.1f s", seconds)
+	case s < 3600:
+		return fmt.Sprintf("%d min %d s", s/60, s%60)
+	default:
+		return fmt.Sprintf("%s h %d min", number(s/3600), s/60%60)
+	}
 }

@@ -59,7 +59,7 @@ func clicked(r ledger.Record) string {
 	if r.Wrote != nil {
 		return fmt.Sprintf("%s: the conquest, %s until then, became %s.", text, Result(r.Result), *r.Wrote)
 	}
-	return fmt.Sprintf("%s, which the conquest was already: %s.", text, Result(r.Result))
+	return fmt.Sprintf("%s: the conquest was %s already.", text, Result(r.Result))
 }
 
 // said is a person's word that was found on a task.

@@ -94,7 +94,7 @@ First contact: task 7 came with a star: the conquest, DEFEAT until then, became 
 First contact: task 7 came without a star, and by RECONCILER_INITIAL the task is right: the conquest, DEFEAT until then, became DEFEAT.
 A person took the star from task 7, by an annotation. The conquest had that from elsewhere, or another word went over it.
 plato@example.com said VICTORY: the conquest, DEFEAT until then, became VICTORY.
-Somebody said not VICTORY, which the conquest was already: DEFEAT.
+Somebody said not VICTORY: the conquest was DEFEAT already.
 With that, task 7 waits no longer.
 The rating did not say what the conquest says, and was put right.
 The conquest is gone, or is another one under the same id: what was known of it is forgotten. Its tasks were left alone.
