@@ -342,6 +342,8 @@ func draftsFlow(s *street, page func(*testing.T) *tab, key string) {
 	}
 	first.fill("#text", "a draft of the first tab")
 	first.says("Draft kept in this browser")
+	const firsts = `Object.values(localStorage).some(v => v.includes("a draft of the first tab"))` // a busy browser takes its time to tell another tab
+	second.until(firsts)
 	second.fill("#text", "x")
 	second.says("Draft kept in this browser")
 	second.fill("#text", "r")
@@ -350,6 +352,7 @@ func draftsFlow(s *street, page func(*testing.T) *tab, key string) {
 	second.open(taskPath(task))
 	second.says(stranger)
 	second.until(foundNone)
+	first.until(firsts)
 	first.do(chromedp.Reload())
 	first.says("A draft of yours was found")
 	first.until(`document.querySelector("#text").value === "a draft of the first tab"`)

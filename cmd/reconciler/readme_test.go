@@ -87,7 +87,7 @@ func TestReadmeCommands(t *testing.T) {
 			continue
 		case name == "uninstall" && daemon != nil:
 			daemon.stop()
-			s.zero(`SELECT count(*), 'the slot is read' FROM pg_replication_slots WHERE active`)
+			s.wantNobody()
 		}
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", line)
 		cmd.Dir = t.TempDir()

@@ -24,7 +24,7 @@ import (
 )
 
 // cleanLimit bounds clean-up, which runs when the test's own context has ended.
-const cleanLimit = time.Minute
+const cleanLimit = 3 * time.Minute
 
 // shared is the server of this process. A package variable, since nothing else outlives a test and is known to all of them.
 var shared struct {
