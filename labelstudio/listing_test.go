@@ -213,6 +213,23 @@ func TestProjectPages(t *testing.T) {
 	}
 }
 
+// TestProjectPagesEnd: a server that gives one page for ever is not asked for ever.
+func TestProjectPagesEnd(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked > 10 {
+			w.WriteHeader(http.StatusTeapot)
+		}
+		fmt.Fprint(w, `{"next": "more", "results": [{"id": 1}]}`)
+	}))
+	defer server.Close()
+	all, err := client(t, labelstudio.Options{URL: server.URL, Token: legacy}).Projects(t.Context())
+	if err != nil || len(all) != 1 {
+		t.Errorf("asked %d times: %v, %v", asked, all, err)
+	}
+}
+
 // TestUpdateWebhookKeepsActions: also where the caller forgot them, they are sent, for absent means none.
 func TestUpdateWebhookKeepsActions(t *testing.T) {
 	t.Parallel()

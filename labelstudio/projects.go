@@ -50,13 +50,14 @@ func (c *Client) projects(ctx context.Context, keys string) ([]Project, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list projects: %w", err)
 		}
+		known := len(all)
 		for _, p := range results {
 			if !seen[p.ID] {
 				seen[p.ID] = true
 				all = append(all, p)
 			}
 		}
-		if !more || len(results) == 0 {
+		if !more || len(all) == known {
 			return all, nil
 		}
 	}
