@@ -162,6 +162,30 @@ func TestBadSettings(t *testing.T) {
 	}
 }
 
+// A mistake in the tokens file is told by who reads it: it keeps no other command from its work, and no daemon that runs from a new secret.
+func TestTokensFileWithAMistake(t *testing.T) {
+	t.Parallel()
+	file, key := filepath.Join(t.TempDir(), "tokens"), filepath.Join(t.TempDir(), "key")
+	write(t, file, "[]\n")
+	write(t, key, "first")
+	env := []string{"ARISTOTLE_DATABASE_URL=postgres://u:p@h/d", "RECONCILER_TOKENS_FILE=" + file, "LABEL_STUDIO_API_KEY_FILE=" + key}
+	l, err := try(t, []string{"run"}, env, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, "slip\n")
+	write(t, key, "second")
+	if now, problems := l.again(); len(problems) > 0 || now.config.LabelStudioAPIKey != "second" {
+		t.Errorf("read again: %q, key %q", problems, string(now.config.LabelStudioAPIKey))
+	}
+	if _, err := try(t, []string{"status"}, env, ""); err != nil {
+		t.Errorf("status: %v", err)
+	}
+	if _, err := try(t, []string{"run"}, env, ""); err == nil {
+		t.Error("a daemon starts with it")
+	}
+}
+
 func TestUnknownVariableIsAWarning(t *testing.T) {
 	t.Parallel()
 	l, err := try(t, []string{"demo"}, []string{"RECONCILER_SERVICE_HOST=1", "RECONCILER_SLOTS=2", "RECONCILER_SANDBOX_POSTGRES=3", "ARISTOTLE_X=4"}, "")

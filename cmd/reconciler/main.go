@@ -93,7 +93,7 @@ func parse(cmds *commands, args, environ []string) (*kong.Context, loaded, error
 	}
 	given := flags.given()
 	l, more := load(command, given, environ)
-	l.again = func() (loaded, []string) { return load(command, given, environ) }
+	l.again = func() (loaded, []string) { return load("", given, environ) } // what only a start refuses keeps no secret from being read
 	if problems = append(problems, more...); len(problems) > 0 {
 		status := 1
 		if command == "diff" || command == "doctor" {

@@ -79,7 +79,7 @@ type loaded struct {
 }
 
 // load gathers the settings of a command from flags (by variable name), environment and YAML file, and tells every problem,
-// a sentence each. Without a command, as the command line was wrong itself, nothing counts as missing.
+// a sentence each. Without a command, as where the command line was wrong itself or a daemon looks again, nothing counts as missing.
 func load(command string, flags map[string]string, environ []string) (loaded, []string) {
 	var l loaded
 	all := settings(&l.config)

@@ -105,13 +105,13 @@ func (c *Config) times() []string {
 
 // access refuses to open a door to others without a lock. The metrics listener is apart: a scraper has no login.
 func (c *Config) access(command string) (problems []string) {
+	if !listens(command) {
+		return nil
+	}
 	if c.TokensFile != "" {
 		if _, err := auth.Load(c.TokensFile); err != nil {
 			problems = append(problems, "RECONCILER_TOKENS_FILE: "+err.Error())
 		}
-	}
-	if !listens(command) {
-		return problems
 	}
 	if c.PublicURL != "" {
 		if err := labelstudio.CheckWebhookURL(string(c.PublicURL)); err != nil {
