@@ -84,14 +84,14 @@ type Face struct {
 	Title       *string    `json:"title"`
 	Result      *string    `json:"result"`
 	EvaluatedBy *string    `json:"evaluated_by"`
-	EvaluatedAt *time.Time `json:"evaluated_at"` // UTC, nil where it is infinite, as UpdatedAt
+	EvaluatedAt *time.Time `json:"evaluated_at"` // UTC, nil where it is not [Finite], as UpdatedAt
 	UpdatedAt   *time.Time `json:"updated_at"`
 }
 
-// Finite is a time in SQL, NULL where it is infinite: Go has none for that, and it must keep
-// nobody from the row.
+// Finite is a time in SQL, NULL where Go has none for it, as for infinity, or JSON no text: that
+// must keep nobody from the row.
 func Finite(column string) string {
-	return `CASE WHEN isfinite(` + column + `) THEN ` + column + ` END`
+	return `CASE WHEN ` + column + ` BETWEEN '0001-01-01' AND '9999-12-31' THEN ` + column + ` END`
 }
 
 // QueueFaces adds to a batch that the rows with these ids are handed over, unlocked.

@@ -34,7 +34,7 @@ type Place struct {
 // QueueRatings adds to a batch that the ratings of conquests are handed over. They
 // need no lock: whoever writes them has locked the conquest. There may be no index on
 // the column, so this may read the whole table: once, looking each row up in the
-// keys of a JSON object, which are sorted. One whose time is infinite counts as the oldest.
+// keys of a JSON object, which are sorted. One whose time is not [Finite] counts as the oldest.
 func QueueRatings(b *pgx.Batch, keys []string, each func(Rating)) {
 	b.Queue(`SELECT id, conquest_analysis_id, philosopher, domain, COALESCE(is_gold_star, false), COALESCE(use_as_sample_response, false),
 			rating, label_studio_task_id, label_studio_annotation_id, `+Finite(`created_at`)+`

@@ -432,24 +432,30 @@ func TestEdgesBetween(t *testing.T) {
 	}
 }
 
-// TestTimelessRow: a time that Go has none for keeps no pass and nobody who looks from its keys.
+// TestTimelessRow: a time that Go has none for, or JSON no text, keeps no pass and nobody who looks from its keys.
 func TestTimelessRow(t *testing.T) {
 	t.Parallel()
 	l := open(t)
-	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain, "evaluatedAt", "updatedAt") VALUES ('k', 'VICTORY', 'p', 'd', 'infinity', '-infinity')`)
-	seen := 0
-	err := l.ComparePairs(t.Context(), 1, []string{"k"}, func(p Pair) error {
+	l.exec(t, `INSERT INTO public."Conquest" (id, result, philosopher, domain, "evaluatedAt", "updatedAt") VALUES ('k', 'VICTORY', 'p', 'd', 'infinity', '-infinity'),
+		('far', 'VICTORY', 'p', 'd', '10000-01-01', '0044-03-15 BC')`)
+	seen, keys := 0, []string{"far", "k"}
+	err := l.ComparePairs(t.Context(), 1, keys, func(p Pair) error {
 		if seen++; p.Row == nil || p.Row.EvaluatedAt != nil || p.Row.UpdatedAt != nil {
 			t.Errorf("row: %+v", p.Row)
 		}
 		return nil
 	})
-	if err != nil || seen != 1 {
+	if err != nil || seen != len(keys) {
 		t.Errorf("%d pairs, %v", seen, err)
 	}
-	views, err := l.Views(t.Context(), []string{"k"})
-	if err != nil || views[0].Row == nil || views[0].Row.EvaluatedAt != nil || views[0].Row.UpdatedAt != nil {
-		t.Errorf("%+v, %v", views, err)
+	views, err := l.Views(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range views {
+		if v.Row == nil || v.Row.EvaluatedAt != nil || v.Row.UpdatedAt != nil {
+			t.Errorf("%+v", v.Row)
+		}
 	}
 }
 

@@ -1,9 +1,10 @@
 -- Both sides of keys as we know them, one row a key and edge, in the order of keys:
--- $1 the pass whose sights count, $2 the keys. An infinite time is none: it must not keep
--- a pass from all the others.
+-- $1 the pass whose sights count, $2 the keys. A time that Go has none for, or JSON no text, is
+-- none: it must not keep a pass from all the others.
 SELECT k.key,
        c.id IS NOT NULL, c.result::text, c."createdAt"::text, c."evaluatedBy",
-       CASE WHEN isfinite(c."evaluatedAt") THEN c."evaluatedAt" END, CASE WHEN isfinite(c."updatedAt") THEN c."updatedAt" END,
+       CASE WHEN c."evaluatedAt" BETWEEN '0001-01-01' AND '9999-12-31' THEN c."evaluatedAt" END,
+       CASE WHEN c."updatedAt" BETWEEN '0001-01-01' AND '9999-12-31' THEN c."updatedAt" END,
        h.key IS NOT NULL, h.d, h.n, h.created_at::text, h.before,
        COALESCE(r.gold, 0), COALESCE(r.fit, false), COALESCE(r.placed, false),
        COALESCE(q.want_gen > q.done_gen, false), COALESCE(q.leased_until > now(), false), q.tried_at,
