@@ -606,6 +606,54 @@ func TestSearchElsewhere(t *testing.T) {
 	}
 }
 
+// TestSearchBesideAStrangeProject: a project was emptied and filled anew. Of the VICTORYs without a task only the one waits that has its task there, which
+// is told once and is no failure; nothing is remembered of the one that has none anywhere.
+func TestSearchBesideAStrangeProject(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	emptied := r.studio.AddProject("emptied")
+	old := r.studio.AddTask(emptied, map[string]any{"conquest_id": "c0"}, nil)
+	all := func(p *reconciler.Passes) { p.Projects = nil }
+	turner := r.turner(r.client)
+	turner.Projects = nil
+	var told atomic.Int64
+	turner.Log = slog.New(slog.NewTextHandler(lines(func(line string) {
+		if strings.Contains(line, "another Label Studio") {
+			told.Add(1)
+		}
+	}), nil))
+	r.full(r.passes(all))
+	r.turnAll(turner)
+	r.studio.DeleteTask(old)
+	there := r.studio.AddTask(emptied, map[string]any{"conquest_id": "there", "prompt": "p", "response": "r"}, nil)
+	both := r.studio.AddTask(emptied, map[string]any{"conquest_id": "both", "prompt": "p", "response": "r"}, nil)
+	known := []int64{r.studio.AddTask(r.project, map[string]any{"conquest_id": "both"}, nil), r.studio.AddTask(r.project, map[string]any{"conquest_id": "here"}, nil)}
+	for _, key := range []string{"there", "both", "here", "nowhere"} {
+		r.exec(`INSERT INTO "Conquest" (id, result, philosopher, domain) VALUES ($1, 'VICTORY', 'p', 'd')`, key)
+	}
+	r.dirty("there", "both", "here", "nowhere")
+	for range 2 {
+		r.turnFor(turner)
+		r.want("waiting", r.text(`SELECT string_agg(concat_ws(' ', key, attempts, last_error), ', ') FROM reconciler.queue WHERE want_gen > done_gen`),
+			fmt.Sprintf("there 0 look up its task: project %d: neither the first nor the last of the tasks that were known is there: is it another Label Studio, or one that was restored?", emptied))
+		r.exec(`UPDATE reconciler.queue SET run_after = now() WHERE want_gen > done_gen`)
+	}
+	r.want("stars", fmt.Sprint(r.gold(known[0]), r.gold(known[1]), r.gold(there), r.gold(both)), "true true <nil> <nil>")
+	r.want("searched", r.text(`SELECT string_agg(key, ', ') FROM reconciler.hub WHERE searched_at IS NOT NULL`), "")
+	r.want("told", fmt.Sprint(told.Load()), "1")
+
+	r.full(r.passes(all))
+	if _, err := r.ledger.Release(t.Context(), r.text(`SELECT plan FROM reconciler.pass WHERE state = 'braked'`), "somebody"); err != nil {
+		t.Fatal(err)
+	}
+	r.pass(r.passes(all))
+	r.turnDue(turner)
+	r.exec(`UPDATE reconciler.edge SET missing_since = missing_since - interval '1 hour'`)
+	r.turnAll(turner)
+	r.want("stars", fmt.Sprint(r.gold(there), r.gold(both)), "true true")
+	r.atRest()
+}
+
 // TestChangesElsewhere: an incremental pass links nothing of another Label Studio, also in a project in which we know nothing yet.
 func TestChangesElsewhere(t *testing.T) {
 	t.Parallel()

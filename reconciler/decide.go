@@ -44,11 +44,14 @@ const (
 	// firstPass is how often a key looks whether the first pass over the projects is
 	// finished; its end makes the key dirty anyway.
 	firstPass = 10 * time.Second
+	// strangeFor is how often a key whose only task is in what may be another Label Studio's looks
+	// whether that is mended; the release of the plan that links it makes the key dirty anyway.
+	strangeFor = time.Minute
 )
 
 var (
 	errGone  = errors.New("Label Studio does not have its task any more: looking again before that is believed")
-	errUnmet = errors.New("the first pass over the projects is not finished: other tasks of it may have a say")
+	errUnmet = errors.New("the first pass over the projects is not finished, or its plan waits for a release: other tasks of it may have a say")
 )
 
 // decide is S3 for one key, between its locks and its writes. It asks nobody.
@@ -80,7 +83,7 @@ func (t *Turner) decide(c ledger.Claim, st *state, s *sights) decided {
 		looks[i] = e.look
 	}
 	d := star.Decide(resultOf(st.row), starHub(st.hub), looks)
-	t.remember(&out, c, st, edges, d, c.Search && s.unsearched == nil)
+	t.remember(&out, c, st, edges, d, c.Search && s.unsearched == nil && s.strange == nil)
 	out.write.end = t.end(c, s, edges, d)
 	if len(out.forget) > 0 { // the ratings were read before the locks, and may have been the other row's
 		out.write.end = sooner(out.write.end, later(c, 0))
@@ -258,8 +261,11 @@ var errUnseen = errors.New("a task that was linked meanwhile is not read yet")
 // its end waits for that: see patchAll.
 func (t *Turner) end(c ledger.Claim, s *sights, edges []seen, decision star.Decision) ledger.End {
 	e := success(c)
-	if c.Search && s.unsearched != nil {
+	switch strange := s.strange[c.Key]; {
+	case c.Search && s.unsearched != nil:
 		e = t.unreadEnd(s, c, fmt.Errorf("look up its task: %w", s.unsearched))
+	case c.Search && strange != nil && len(edges) == 0:
+		e = because(later(c, strangeFor), fmt.Errorf("look up its task: %w", strange))
 	}
 	for i, edge := range edges { // one that is Open waits for one of the others
 		switch {

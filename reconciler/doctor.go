@@ -76,6 +76,7 @@ func checks() []check {
 		{name: "pooler", after: "database", look: (*visit).pooler},
 		{name: "rights", after: "database", look: (*visit).rights},
 		{name: "schema", after: "database", look: (*visit).schema},
+		{name: "brakes", after: "database", look: (*visit).brakes, slow: true}, // a daemon that starts tells of them itself
 		{name: "replication", look: (*visit).replication},
 		{name: "publication", after: "database", look: (*visit).publication},
 		{name: "slot", after: "database", look: (*visit).slot},

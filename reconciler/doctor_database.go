@@ -278,3 +278,16 @@ func (v *visit) schema(ctx context.Context) (fact string, findings []Finding, er
 	}
 	return v.Schema, nil, err
 }
+
+// brakes finds plans that wait for a person's word.
+func (v *visit) brakes(ctx context.Context) (fact string, findings []Finding, err error) {
+	braked, err := ledger.Braked(ctx, v.db, v.Schema)
+	for _, p := range braked {
+		findings = append(findings, Finding{Warning, fmt.Sprintf("%s pass %d is braked: %s", p.Kind, p.ID, *p.Brake), "Nothing of its plan is written before it is mended or a person says that it is right.",
+			"Look with `reconciler diff`. Mend what is wrong there, or release the plan: reconciler diff --apply --plan " + *p.Plan})
+	}
+	if len(braked) == 0 {
+		fact = "no plan waits for a person"
+	}
+	return fact, findings, err
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -20,6 +21,7 @@ type sights struct {
 	errs       map[int64]error
 	ratings    map[string][]aristotle.Rating // by key
 	unsearched error                         // the conquests without a task were not looked up everywhere
+	strange    map[string]error              // by conquest: its task is in what may be another Label Studio's
 	away       error                         // Label Studio as a whole was of no use
 }
 
@@ -57,10 +59,10 @@ func (t *Turner) unread(ctx context.Context, s *sights, ids []int64, err error) 
 // look is S2: it reads the tasks of the claimed keys afresh, one listing a project,
 // asked for after the claim. What a listing does not show is asked for by itself,
 // since a listing may be short.
-func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger.Link, unsearched error) *sights {
-	s := &sights{unsearched: unsearched, tasks: map[int64]sight{}, missing: map[int64]bool{}, errs: map[int64]error{}}
-	if errors.Is(unsearched, errAway) {
-		s.away = unsearched
+func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found searched) *sights {
+	s := &sights{unsearched: found.failed, strange: found.strange, tasks: map[int64]sight{}, missing: map[int64]bool{}, errs: map[int64]error{}}
+	if errors.Is(found.failed, errAway) {
+		s.away = found.failed
 	}
 	byProject := map[int64][]int64{}
 	for _, c := range claims {
@@ -71,7 +73,7 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found []ledger
 			byProject[e.Project] = append(byProject[e.Project], e.Task)
 		}
 	}
-	for _, l := range found {
+	for _, l := range found.links {
 		byProject[l.Project] = append(byProject[l.Project], l.Task)
 	}
 	start := time.Now()
@@ -211,10 +213,17 @@ func (t *Turner) learnPeople(ctx context.Context, s *sights) {
 	}
 }
 
+// searched is what a search has found: links, and which keys have a task where none is linked.
+type searched struct {
+	links   []ledger.Link
+	strange map[string]error // nil: no project was left out
+	failed  error
+}
+
 // search looks up the tasks of those claimed conquests that need one and have none:
 // many at a time, since a hundred cost as much as one. It links what it finds, where that
 // is not another Label Studio's.
-func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Link, error) {
+func (t *Turner) search(ctx context.Context, claims []ledger.Claim) (found searched) {
 	var keys []string
 	for _, c := range claims {
 		if c.Search {
@@ -222,27 +231,25 @@ func (t *Turner) search(ctx context.Context, claims []ledger.Claim) ([]ledger.Li
 		}
 	}
 	if len(keys) == 0 {
-		return nil, nil
+		return found
 	}
 	projects, err := t.projects.list(ctx, t.tasks, t.Projects)
 	if err != nil {
-		return nil, err
+		return searched{failed: err}
 	}
-	var links []ledger.Link
-	var failed error // one project that cannot be searched hides no task of another
-	for _, p := range projects {
-		found, err := t.searchProject(ctx, p, keys)
-		links = append(links, found...)
-		failed = errors.Join(failed, err)
-		if errors.Is(failed, errAway) {
+	for _, p := range projects { // one that cannot be searched hides no task of another
+		found.failed = errors.Join(found.failed, t.searchProject(ctx, p, keys, &found))
+		if errors.Is(found.failed, errAway) {
 			break
 		}
 	}
-	return links, errors.Join(failed, t.rows.Link(ctx, links, t.Initial))
+	found.failed = errors.Join(found.failed, t.rows.Link(ctx, found.links, t.Initial))
+	return found
 }
 
-// searchProject returns what there is to be linked of a project, as far as it could be searched.
-func (t *Turner) searchProject(ctx context.Context, project int64, keys []string) (links []ledger.Link, failed error) {
+// searchProject adds what there is to be linked of a project, as far as it could be searched.
+func (t *Turner) searchProject(ctx context.Context, project int64, keys []string, into *searched) (failed error) {
+	var links []ledger.Link
 	for _, field := range ledger.KeyFields() {
 		tasks, err := t.tasks.FindTasks(ctx, project, field, keys)
 		if err != nil {
@@ -251,12 +258,29 @@ func (t *Turner) searchProject(ctx context.Context, project int64, keys []string
 		}
 		links = append(links, linksOf(project, tasks)...)
 	}
-	if len(links) > 0 {
-		if err := recognise(ctx, t.rows, t.tasks, project); err != nil {
-			return nil, errors.Join(failed, fmt.Errorf("project %d: %w", project, asAway(ctx, t.tasks, err)))
-		}
+	if len(links) == 0 {
+		return failed
 	}
-	return links, failed
+	err := recognise(ctx, t.rows, t.tasks, project)
+	if err != nil {
+		err = fmt.Errorf("project %d: %w", project, err)
+	}
+	switch {
+	case errors.Is(err, errStranger):
+		t.failures.Log(ctx, t.Log, slog.LevelWarn, msgStrange, fmt.Sprint(project), err)
+		if into.strange == nil {
+			into.strange = map[string]error{}
+		}
+		for _, l := range links {
+			into.strange[l.Key] = err
+		}
+	case err != nil:
+		return errors.Join(failed, asAway(ctx, t.tasks, err))
+	default:
+		t.failures.Over(ctx, t.Log, msgStrange, fmt.Sprint(project))
+		into.links = append(into.links, links...)
+	}
+	return failed
 }
 
 // linksOf says which conquests tasks belong to.

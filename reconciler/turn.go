@@ -125,8 +125,7 @@ func (t *Turner) turn(ctx context.Context, claims []ledger.Claim) error {
 	ctx = logs.WithTurn(ctx, fmt.Sprintf("%s-%d", t.run, t.turns))
 	t.Step("S1")
 	ratings := t.readRatings(ctx, claims) // meanwhile
-	found, unsearched := t.search(ctx, claims)
-	sights := t.look(ctx, claims, found, unsearched)
+	sights := t.look(ctx, claims, t.search(ctx, claims))
 	var err error
 	if sights.ratings, err = ratings(); err != nil {
 		return err

@@ -45,12 +45,13 @@ func (t *Turner) backoff(failures int) time.Duration {
 
 // What fails, as the log tells it.
 const (
-	msgWork   = "work"
-	msgAway   = "ask Label Studio: all keys wait"
-	msgListen = "listen for triggers: polling until it works again"
-	msgKey    = "key cannot be turned: it is tried again"
-	msgPanic  = "a mistake in the program: report it"
-	msgPatch  = "PATCH may have taken effect or not: its task is read again"
+	msgWork    = "work"
+	msgAway    = "ask Label Studio: all keys wait"
+	msgListen  = "listen for triggers: polling until it works again"
+	msgKey     = "key cannot be turned: it is tried again"
+	msgPanic   = "a mistake in the program: report it"
+	msgStrange = "conquests without a task get none of a project that may be another Label Studio's"
+	msgPatch   = "PATCH may have taken effect or not: its task is read again"
 )
 
 // Work turns keys until ctx ends, then ends the turn that it is at and returns nil.

@@ -312,6 +312,9 @@ func TestDiffReleases(t *testing.T) {
 	if len(braked.Keys) != 3 || braked.Plan == "" || !strings.Contains(braked.Brake, "take the star from 3 keys") {
 		t.Errorf("%+v", braked)
 	}
+	if e := s.doctor(nil); e.status != 1 || !strings.Contains(e.text, "is braked: it would take the star from 3 keys") || !strings.Contains(e.text, "reconciler diff --apply --plan "+braked.Plan) {
+		t.Errorf("doctor: status %d:\n%s", e.status, e.text)
+	}
 	s.setMeta(tasks["late"], object{"gold_star": false})
 	now := s.diff(1)
 	if now.Plan == braked.Plan {

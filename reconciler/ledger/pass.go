@@ -71,6 +71,10 @@ func (p *Pass) fields() []any {
 
 func (l *Ledger) passes(ctx context.Context, where string, args ...any) (all []Pass, err error) {
 	rows, err := l.pool.Query(ctx, `SELECT `+passColumns+` FROM pass `+where, args...)
+	return collectPasses(rows, err)
+}
+
+func collectPasses(rows pgx.Rows, err error) (all []Pass, _ error) {
 	if err == nil {
 		var p Pass
 		_, err = pgx.ForEachRow(rows, p.fields(), func() error {
@@ -83,6 +87,17 @@ func (l *Ledger) passes(ctx context.Context, where string, args ...any) (all []P
 		return nil, fmt.Errorf("read the passes: %w", err)
 	}
 	return all, nil
+}
+
+// Braked returns the passes that wait for a person's word, oldest first: none where our
+// tables were never made in the schema.
+func Braked(ctx context.Context, db *pgx.Conn, schema string) ([]Pass, error) {
+	rows, err := db.Query(ctx, `SELECT `+passColumns+` FROM `+pgx.Identifier{schema, "pass"}.Sanitize()+` WHERE state = 'braked' ORDER BY id`)
+	all, err := collectPasses(rows, err)
+	if IsSchemaGone(err) {
+		err = nil
+	}
+	return all, err
 }
 
 // OpenPasses returns those passes that are not over, oldest first: wanted, under way,
