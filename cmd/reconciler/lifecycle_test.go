@@ -178,7 +178,7 @@ func TestSignals(t *testing.T) {
 	if p.ended() {
 		t.Error("the daemon did not wait for its PATCH")
 	}
-	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil { // no SIGINT, which what a script runs in the background ignores
 		t.Fatal(err)
 	}
 	select {
@@ -186,7 +186,7 @@ func TestSignals(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("a second signal does not end it")
 	}
-	if w, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !w.Signaled() || w.Signal() != syscall.SIGINT {
+	if w, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !w.Signaled() || w.Signal() != syscall.SIGTERM {
 		t.Errorf("it was not the second signal that ended it: %v", p.cmd.ProcessState)
 	}
 	ls.Faults(nil)
