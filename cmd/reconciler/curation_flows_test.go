@@ -542,6 +542,9 @@ func brakeFlow(s *street, b *browser) {
 	s.wantLog(p, "BRAKED")
 	ana := b.tab(s.T, "http://"+p.curation)
 	ana.keys = true
+	ana.open("/status")
+	ana.says("a pass that the brake stopped")
+	ana.accessible("the status while a pass is braked")
 	ana.open("/held")
 	ana.says("would change 6 conquests")
 	ana.says("6 conquests: ") // drift, by class

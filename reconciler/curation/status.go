@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +39,7 @@ type statusPage struct {
 	Slot                  ledger.Slot
 	Studio                studioHealth
 	Passes                []pass
+	Braked                bool // a pass waits for a person
 }
 
 // studioHealth is what Label Studio answers when it is asked for the least.
@@ -45,6 +47,7 @@ type studioHealth struct {
 	OK   bool
 	Took time.Duration
 	Who  string
+	Is   string // in two words, where it is not well
 	Says string // what is wrong
 	URL  string
 }
@@ -72,6 +75,11 @@ func (a *App) showStatus(w http.ResponseWriter, r *http.Request) (err error) {
 	if p.Passes, err = a.passes(ctx); err != nil {
 		return err
 	}
+	open, err := a.Ledger.OpenPasses(ctx)
+	if err != nil {
+		return err
+	}
+	p.Braked = !personOf(r).Limited() && slices.ContainsFunc(open, func(o ledger.Pass) bool { return o.State == ledger.PassBraked })
 	queue, oldest := a.samples.taken()
 	p.Queue = lineChart("Waiting in the queue", "keys", queue, p.Now)
 	p.Oldest = lineChart("Oldest change not carried over", "seconds", oldest, p.Now)
@@ -129,9 +137,9 @@ func (a *App) probe(ctx context.Context) studioHealth {
 	case err == nil:
 		h.OK = true
 	case labelstudio.IsAuth(err):
-		h.Says = "It refuses our token: make a new one in Label Studio and set LABEL_STUDIO_API_KEY."
+		h.Is, h.Says = "refuses us", "It refuses our token: make a new one in Label Studio and set LABEL_STUDIO_API_KEY."
 	default:
-		h.Says = "It does not answer. What people do here is kept, and carried over when it does."
+		h.Is, h.Says = "is away", "It does not answer. What people do here is kept, and carried over when it does."
 	}
 	return h
 }
