@@ -119,7 +119,7 @@ func (v *visit) reader(ctx context.Context, s slotLook) (who string, findings []
 	}
 	if v.stream != nil && (user != role(v.stream) || application != "reconciler") {
 		findings = append(findings, Finding{Warning, fmt.Sprintf("slot %q is read by somebody else: process %d, role %q, application %q, from %s", v.Slot, s.reader, user, application, address),
-			"What it reads, the daemon does not get.", fmt.Sprintf("Stop it, or choose another RECONCILER_SLOT. To end its session: SELECT pg_terminate_backend(%d)", s.reader)})
+			"What it reads, the daemon does not get.", fmt.Sprintf("Where it is the daemon, give doctor the daemon's ARISTOTLE_REPLICATION_URL. Else stop it, or choose another RECONCILER_SLOT. To end its session: SELECT pg_terminate_backend(%d)", s.reader)})
 	}
 	return fmt.Sprintf(", read by process %d from %s", s.reader, address), findings, nil
 }
