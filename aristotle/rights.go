@@ -152,8 +152,11 @@ func try(ctx context.Context, tx pgx.Tx, table string) (refused []Refusal, err e
 }
 
 // readColumns are those of a conquest that are read and not written: where one of them is gone, the server says so.
-func readColumns() []Right {
-	return []Right{{"Conquest", "SELECT", "id"}, {"Conquest", "SELECT", "createdAt"}}
+func readColumns() (all []Right) {
+	for _, column := range []string{"id", "createdAt", "resultNotes", "philosopher", "domain"} {
+		all = append(all, Right{"Conquest", "SELECT", column})
+	}
+	return all
 }
 
 // Lacking returns the rights that the role has not, in one cheap statement: it believes the catalog where [Try] does. A required table

@@ -68,6 +68,23 @@ func TestFailuresAreCounted(t *testing.T) {
 	want(1, 1)
 }
 
+// What the application refuses of one row is that key's failure also where the server words it as it
+// does a right or a column that is gone: a row-level policy, a mistake in a trigger.
+func TestRowIsRefused(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 2, studio.Delays{})
+	r.contacted()
+	r.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF NEW.id = ''c0'' THEN RAISE EXCEPTION ''no'' USING ERRCODE = ''42501''; END IF; RETURN NEW; END'`)
+	r.exec(`CREATE TRIGGER refuse BEFORE UPDATE ON "Conquest" FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	for i, task := range r.tasks {
+		r.star(task)
+		r.dirty(fmt.Sprint("c", i))
+	}
+	r.during(r.turner(r.client).Work, func() bool {
+		return r.ask(`SELECT (SELECT result = 'VICTORY' FROM "Conquest" WHERE id = 'c1') AND (SELECT attempts > 0 FROM reconciler.queue WHERE key = 'c0')`)
+	})
+}
+
 // Where nobody says who annotated, no annotated task of a turn counts as read, and whether Label Studio is there is asked once.
 func TestPeopleUnknown(t *testing.T) {
 	t.Parallel()

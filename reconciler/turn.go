@@ -172,7 +172,7 @@ func (t *Turner) readRatings(ctx context.Context, claims []ledger.Claim) (wait f
 // by one.
 func (t *Turner) decideAll(ctx context.Context, claims []ledger.Claim, s *sights) ([]writes, error) {
 	all, err := t.decideBatch(ctx, claims, s)
-	if err == nil || ctx.Err() != nil || ledger.IsSchemaGone(err) {
+	if err == nil || ctx.Err() != nil || t.gone(ctx, err) {
 		return all, err
 	}
 	if len(claims) > 1 {
@@ -188,6 +188,12 @@ func (t *Turner) decideAll(ctx context.Context, claims []ledger.Claim, s *sights
 		return append(first, second...), err
 	}
 	return nil, t.finish(ctx, t.failed(claims[0], err))
+}
+
+// gone tells whether S3 failed since tables or rights were taken away. The server has the same words
+// for what a policy or a trigger of the application refuses of one row.
+func (t *Turner) gone(ctx context.Context, err error) bool {
+	return ledger.IsSchemaGone(err) && t.Ledger.Check(ctx) != nil
 }
 
 func (t *Turner) decideBatch(ctx context.Context, claims []ledger.Claim, s *sights) ([]writes, error) {
