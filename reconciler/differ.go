@@ -236,15 +236,13 @@ func (d *Differ) survey(ctx context.Context) (blank bool, all map[int64]*glimpse
 }
 
 func (d *Differ) distrust(ctx context.Context, s *survey, project int64, all map[int64]*glimpse) error {
-	no, err := s.distrusts(ctx, project, func(tasks ...int64) (bool, error) {
-		return !slices.ContainsFunc(tasks, func(id int64) bool { return all[id] == nil || !all[id].Absent }), nil
+	seen := slices.DeleteFunc(slices.Collect(maps.Values(all)), func(g *glimpse) bool { return g.Project != project })
+	no, err := s.distrusts(ctx, project, func(first, last int64) (absent, stray bool, err error) {
+		absent = all[first] != nil && all[first].Absent && all[last] != nil && all[last].Absent
+		return absent, slices.ContainsFunc(seen, func(g *glimpse) bool { return g.Stray }), nil
 	})
 	if err != nil || !no {
 		return err
-	}
-	seen := slices.DeleteFunc(slices.Collect(maps.Values(all)), func(g *glimpse) bool { return g.Project != project })
-	if slices.ContainsFunc(seen, func(g *glimpse) bool { return g.Stray }) {
-		return nil // what it lacks waits for the same word as what is new in it
 	}
 	for _, g := range seen {
 		g.Distrusted = g.Absent

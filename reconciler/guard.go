@@ -75,12 +75,12 @@ var errStranger = errors.New("neither the first nor the last of the tasks that w
 // known again. One that we know nothing of is known by its Label Studio: by tasks of other
 // projects.
 func recognise(ctx context.Context, rows rowSide, studio taskSide, project int64) error {
-	edges, err := rows.Known(ctx, project)
+	edges, own, err := rows.Known(ctx, project)
 	if err != nil || len(edges) == 0 { // nothing is known that it could differ from
 		return err
 	}
 	err = anyThere(ctx, studio, edges)
-	if errors.Is(err, errStranger) && edges[0].Project != project {
+	if errors.Is(err, errStranger) && !own {
 		err = fmt.Errorf("nothing is known of it, and of other projects %w", err)
 	}
 	return err

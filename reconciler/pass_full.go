@@ -290,23 +290,20 @@ var (
 )
 
 func (p *Passes) distrust(ctx context.Context, s *survey, pass ledger.Pass, project int64) error {
-	no, err := s.distrusts(ctx, project, func(tasks ...int64) (bool, error) {
-		seen, err := p.Ledger.Sights(ctx, pass.ID, tasks)
+	no, err := s.distrusts(ctx, project, func(first, last int64) (gone, strays bool, err error) {
+		seen, err := p.Ledger.Sights(ctx, pass.ID, []int64{first, last})
 		if err != nil {
-			return false, err
+			return false, false, err
 		}
-		for _, id := range tasks {
+		for _, id := range []int64{first, last} {
 			if g, err := glimpsed(seen[id]); err != nil || g == nil || !g.Absent {
-				return false, err
+				return false, false, err
 			}
 		}
-		return true, nil
+		all, err := p.Ledger.ProjectsSeen(ctx, pass.ID, stray)
+		return true, slices.Contains(all, project), err
 	})
 	if err != nil || !no {
-		return err
-	}
-	strays, err := p.Ledger.ProjectsSeen(ctx, pass.ID, stray)
-	if err != nil || slices.Contains(strays, project) { // what it lacks waits for the same word as what is new in it
 		return err
 	}
 	p.Log.WarnContext(ctx, "neither the first nor the last of the tasks that were known of a project is there: nothing is inferred from what it lacks", logPass, pass.ID, "project", project)

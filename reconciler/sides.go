@@ -25,7 +25,7 @@ type rowSide interface {
 	// Link adds links that are not there. It changes none that is, and dirties nothing.
 	Link(ctx context.Context, links []ledger.Link, initial string) error
 	// Known returns the tasks by which a project is known again: see [ledger.Ledger.Known].
-	Known(ctx context.Context, project int64) ([]ledger.Edge, error)
+	Known(ctx context.Context, project int64) (edges []ledger.Edge, own bool, err error)
 	// Landmarks returns tasks by which a project is known again, where we know more of it
 	// than so many: see [ledger.Ledger.Landmarks].
 	Landmarks(ctx context.Context, project int64, than int) (edges []ledger.Edge, many bool, err error)

@@ -274,7 +274,7 @@ func (m *memRows) Link(_ context.Context, links []ledger.Link, initial string) e
 }
 
 // Known implements rowSide: as Landmarks.
-func (m *memRows) Known(context.Context, int64) ([]ledger.Edge, error) { return nil, nil }
+func (m *memRows) Known(context.Context, int64) ([]ledger.Edge, bool, error) { return nil, false, nil }
 
 // Landmarks implements rowSide: nobody puts another Label Studio in place of this one.
 func (m *memRows) Landmarks(context.Context, int64, int) ([]ledger.Edge, bool, error) {

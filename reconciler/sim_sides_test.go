@@ -181,7 +181,7 @@ func (s simRows) Link(ctx context.Context, links []ledger.Link, initial string) 
 	return err
 }
 
-func (s simRows) Known(ctx context.Context, project int64) ([]ledger.Edge, error) {
+func (s simRows) Known(ctx context.Context, project int64) ([]ledger.Edge, bool, error) {
 	return s.rows.Known(ctx, project)
 }
 

@@ -183,17 +183,19 @@ func (s *survey) strange(ctx context.Context, project int64) (bool, error) {
 
 // distrusts tells whether nothing may be inferred from what a project lacks: neither
 // the first nor the last of the tasks that we knew of it is there. It was emptied, or
-// it is another project, of another Label Studio or of one that was restored. absent
-// tells of which tasks the listing showed nothing.
-func (s *survey) distrusts(ctx context.Context, project int64, absent func(tasks ...int64) (bool, error)) (bool, error) {
+// it is another project, of another Label Studio or of one that was restored. Where it
+// has strays, what it lacks waits for the same word as they do. seen tells whether the
+// listing showed nothing of both tasks, and whether it showed a stray.
+func (s *survey) distrusts(ctx context.Context, project int64, seen func(first, last int64) (absent, stray bool, err error)) (bool, error) {
 	if s.blank {
 		return false, nil
 	}
-	edges, err := s.ledger.Known(ctx, project)
-	if err != nil || len(edges) == 0 || edges[0].Project != project {
+	edges, own, err := s.ledger.Known(ctx, project)
+	if err != nil || !own {
 		return false, err
 	}
-	return absent(edges[0].Task, edges[len(edges)-1].Task)
+	absent, stray, err := seen(edges[0].Task, edges[len(edges)-1].Task)
+	return absent && !stray, err
 }
 
 // databasePage is larger than a page of the API, of which Label Studio's database

@@ -294,18 +294,19 @@ func (l *Ledger) Edges(ctx context.Context, tasks []int64) (edges []Edge, err er
 // Known returns the tasks by which a project is known again, in task order: the first and
 // the last of it that we know and that were not missing when we last looked. Of a project
 // that we know none of, those of some others: by them its Label Studio is known again.
-// There are none where nothing is known at all.
-func (l *Ledger) Known(ctx context.Context, project int64) ([]Edge, error) {
+// own tells which. There are none where nothing is known at all.
+func (l *Ledger) Known(ctx context.Context, project int64) (edges []Edge, own bool, err error) {
 	const projects = 10 // are enough to know a Label Studio by
 	const known = `SELECT min(task_id) AS first, max(task_id) AS last FROM edge WHERE task_created_at IS NOT NULL AND missing_since IS NULL `
 	var tasks []int64
-	err := l.pool.QueryRow(ctx, `WITH own AS MATERIALIZED (`+known+`AND project = $1),
+	err = l.pool.QueryRow(ctx, `WITH own AS MATERIALIZED (`+known+`AND project = $1),
 			others AS (`+known+`AND (SELECT first IS NULL FROM own) GROUP BY project ORDER BY last DESC LIMIT $2)
 		SELECT ARRAY(SELECT unnest(ARRAY[first, last]) FROM (TABLE own UNION ALL TABLE others) ends WHERE first IS NOT NULL)`, project, projects).Scan(&tasks)
 	if err != nil {
-		return nil, fmt.Errorf("look for the tasks known of project %d: %w", project, err)
+		return nil, false, fmt.Errorf("look for the tasks known of project %d: %w", project, err)
 	}
-	return l.Edges(ctx, tasks)
+	edges, err = l.Edges(ctx, tasks)
+	return edges, len(edges) > 0 && edges[0].Project == project, err
 }
 
 // Landmarks returns the first and the last task of a project that we know and whose keys
