@@ -46,7 +46,7 @@ const (
 	firstPass = 10 * time.Second
 	// strangeFor is how often a key whose only task is in what may be another Label Studio's looks
 	// whether that is mended; the release of the plan that links it makes the key dirty anyway.
-	strangeFor = time.Minute
+	strangeFor = maxBackoff
 )
 
 var (
