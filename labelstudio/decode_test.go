@@ -311,19 +311,6 @@ func TestRegionTexts(t *testing.T) {
 	}
 }
 
-func TestRetryAfter(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	for value, want := range map[string]time.Duration{
-		"": 0, "7": 7 * time.Second, "-7": 0, "soon": 0, "Tue, 24 Nov 2026 12:01:00 GMT": time.Minute,
-		"Tue, 24 Nov 2026 11:00:00 GMT": 0, "999999999": 24 * time.Hour, "Tue, 24 Nov 2099 12:01:00 GMT": 24 * time.Hour,
-	} {
-		if got := retryAfter(value, now); got != want {
-			t.Errorf("Retry-After: %s gave %s", value, got)
-		}
-	}
-}
-
 func FuzzTask(f *testing.F) {
 	for _, name := range []string{"task_get.json", "task_patch.json", "task_get_imported_annotation.json", "not_found_404.json"} {
 		f.Add(recorded(f, name))
@@ -387,8 +374,8 @@ func FuzzErrorBody(f *testing.F) {
 	}
 	f.Add([]byte("<html>"), 502)
 	f.Fuzz(func(t *testing.T, body []byte, status int) {
-		e := statusError(OpTask, &http.Response{StatusCode: status, Header: http.Header{"Location": {string(body)}, "Retry-After": {string(body)}}}, body)
-		if len(e.Detail) > maxDetail+len(" …") || e.RetryAfter < 0 || e.Error() == "" {
+		e := statusError(OpTask, &http.Response{StatusCode: status, Header: http.Header{"Location": {string(body)}}}, body)
+		if len(e.Detail) > maxDetail+len(" …") || e.Error() == "" {
 			t.Fatalf("%+v", e)
 		}
 		if NotDone(e) && Away(e) && status >= 500 {

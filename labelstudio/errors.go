@@ -22,9 +22,8 @@ type Error struct {
 	Detail string    // what Label Studio said, at most some 400 bytes; "" where the answer was not its own, but a proxy's
 	Hint   string    // what a person can do about it; often empty
 	// NotSent: certainly no byte of the request left, since no connection was made, its token could not be had, or it was given up before.
-	NotSent    bool
-	RetryAfter time.Duration // what the answer asked for; 0 where it did not
-	Err        error         // the cause, where there is one beside the status
+	NotSent bool
+	Err     error // the cause, where there is one beside the status
 
 	own bool // the caller's doing: its context ended, or it asked for what cannot be sent
 	cut bool // the answer began and did not end
@@ -144,8 +143,7 @@ func withoutText(err error) error {
 // statusError reads an error body, which is Label Studio's {"id", "status_code", "version", "detail", "validation_errors"}, Django's
 // bare {"detail"}, a proxy's page, or nothing.
 func statusError(op Operation, resp *http.Response, body []byte) *Error {
-	e := &Error{Op: op, Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
-	e.Detail = decodeDetail(body)
+	e := &Error{Op: op, Status: resp.StatusCode, Detail: decodeDetail(body)}
 	e.Hint = hint(e, resp.Header.Get("Location"))
 	return e
 }
@@ -177,17 +175,6 @@ func shorten(text string, limit int) string {
 		cut--
 	}
 	return text[:cut] + " …"
-}
-
-func retryAfter(value string, now time.Time) time.Duration {
-	const most = 24 * time.Hour // beyond that it is a mistake
-	var wait time.Duration
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		wait = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(value); err == nil {
-		wait = at.Sub(now)
-	}
-	return min(max(wait, 0), most)
 }
 
 // hint says what a person can do.
