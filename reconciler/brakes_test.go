@@ -715,9 +715,13 @@ func TestNoNewsElsewhere(t *testing.T) {
 func TestEventsOfAnotherLabelStudio(t *testing.T) {
 	t.Parallel()
 	const n = 40
-	for name, events := range map[string]int{"some": 2, "of all": n} {
+	for name, c := range map[string]struct {
+		events int
+		from   ledger.Source
+	}{"some": {2, ledger.FromWAL}, "of all": {n, ledger.FromWAL}, "a pass had found some in ours": {2, ledger.FromDiff}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			events := c.events
 			r := newRig(t, n, studio.Delays{})
 			r.exec(`UPDATE "Conquest" SET result = 'VICTORY'`)
 			r.contacted()
@@ -729,7 +733,7 @@ func TestEventsOfAnotherLabelStudio(t *testing.T) {
 				for i := range events {
 					keys = append(keys, fmt.Sprint("c", (i*(n-1))%n)) // c0 and c39 first: by these the project is known
 				}
-				if _, err := r.ledger.Enqueue(t.Context(), keys, ledger.FromWAL); err != nil {
+				if _, err := r.ledger.Enqueue(t.Context(), keys, c.from); err != nil {
 					t.Fatal(err)
 				}
 				r.turnDue(r.turner(r.client))
@@ -752,6 +756,30 @@ func TestEventsOfAnotherLabelStudio(t *testing.T) {
 			r.atRest()
 		})
 	}
+	t.Run("tasks that were never looked at", func(t *testing.T) {
+		t.Parallel()
+		r := newRig(t, n, studio.Delays{})
+		r.contacted()
+		right := r.client
+		other := r.elsewhere(n)
+		var late []ledger.Link
+		for i := range n {
+			conquest := map[string]any{"conquest_id": fmt.Sprint("c", i), "prompt": "p", "response": "r"}
+			late = append(late, ledger.Link{Task: r.studio.AddTask(r.project, conquest, nil), Project: r.project, Key: fmt.Sprint("c", i)})
+			if same := other.AddTask(r.project, conquest, map[string]any{"gold_star": true}); same != late[i].Task {
+				t.Fatalf("it has the number %d, not %d", same, late[i].Task)
+			}
+		}
+		r.link("union", late...)
+		written := r.written()
+		r.turnDue(r.turner(r.client))
+		r.want("written", r.written(), written)
+		r.client = right
+		r.turnAll(r.turner(r.client)) // though no key is at rest
+		r.atRest()
+		r.want("looked at", r.text(`SELECT count(*) FROM reconciler.edge WHERE s IS NOT NULL`), fmt.Sprint(2*n))
+		r.want("rows", r.text(`SELECT count(*) FROM "Conquest" WHERE result = 'VICTORY'`), "0")
+	})
 	t.Run("renamed", func(t *testing.T) {
 		t.Parallel()
 		r := newRig(t, n, studio.Delays{})

@@ -211,6 +211,27 @@ func TestTheTaskIsRightWaitsForEveryProject(t *testing.T) {
 	r.during(again.Run, func() bool { return ready(again) })
 }
 
+// TestTheTaskIsRightWaitsWhereItIs: a task that waits for the first pass over its project is moved to one that a pass has been through,
+// and the other project goes: it waits no more.
+func TestTheTaskIsRightWaitsWhereItIs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, studio.Delays{})
+	r.linked("labelstudio")
+	r.met()
+	turner := r.turner(r.client)
+	turner.Projects = nil
+	r.turnAll(turner)
+	other := r.studio.AddProject("other")
+	task := r.studio.AddTask(other, map[string]any{"conquest_id": "c0"}, map[string]any{"gold_star": true})
+	r.link("labelstudio", ledger.Link{Task: task, Project: other, Key: "c0"})
+	r.turnFor(turner)
+	r.want("waits", r.text(`SELECT concat_ws(' ', project, s) FROM reconciler.edge WHERE task_id = $1`, task), fmt.Sprint(other))
+	r.studio.MoveTask(task, r.project)
+	r.studio.RemoveProject(other)
+	r.turnAll(turner)
+	r.want("where it is now", r.showsOf("c0"), "VICTORY true@1 true true")
+}
+
 // turnFor turns what is due now, and checks that what is not settled waits: it must
 // not be asked for again and again.
 func (r *rig) turnFor(t *reconciler.Turner) {

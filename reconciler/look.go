@@ -64,13 +64,14 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found searched
 	if errors.Is(found.failed, errAway) {
 		s.away = found.failed
 	}
-	byProject := map[int64][]int64{}
+	byProject, unmet := map[int64][]int64{}, map[int64]bool{}
 	for _, c := range claims {
 		for _, e := range c.Edges {
 			if !t.Projects.Have(e.Project) {
 				continue
 			}
 			byProject[e.Project] = append(byProject[e.Project], e.Task)
+			unmet[e.Project] = unmet[e.Project] || e.TaskCreatedAt == nil
 		}
 	}
 	for _, l := range found.links {
@@ -78,9 +79,15 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found searched
 	}
 	start := time.Now()
 	for _, project := range slices.Sorted(maps.Keys(byProject)) {
+		if unmet[project] { // nothing tells whose such a task is but what we know before and after it: see doubt
+			if err := t.recogniseMany(ctx, project); err != nil {
+				t.unread(ctx, s, byProject[project], fmt.Errorf("project %d: %w", project, err))
+				continue
+			}
+		}
 		t.lookProject(ctx, s, project, byProject[project])
 	}
-	t.doubt(ctx, s, claims)
+	t.doubt(ctx, s, claims, found.links)
 	if len(s.tasks) > 0 {
 		follow(&t.pace.read, time.Since(start))
 	}
@@ -92,37 +99,59 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found searched
 // be looked into: as few as the brakes let a pass link anew by itself.
 const doubtAbove = 20
 
-// doubt makes sure, before it is believed that tasks are other tasks now, that this is
-// still the Label Studio that we know: each event would give up another link. What a
-// pass has found has gone through its brakes, or a person has released it; in another
-// project than it was, the task must be one of a project that is known by then.
-func (t *Turner) doubt(ctx context.Context, s *sights, claims []ledger.Claim) {
-	strange, moved := map[int64][]int64{}, map[int64][]int64{} // by project
+// doubt makes sure, before it is believed that tasks are other tasks now, or what tasks say
+// that were never looked at, that this is still the Label Studio that we know, whatever led to
+// the turn: what a pass has found in ours may be turned when another one answers. In another
+// project than it was, the task must be one of a project that is known.
+func (t *Turner) doubt(ctx context.Context, s *sights, claims []ledger.Claim, found []ledger.Link) {
+	strange, moved, others := map[int64][]int64{}, map[int64][]int64{}, map[int64]bool{} // by project; by task
+	for _, l := range found {
+		strange[l.Project] = append(strange[l.Project], l.Task)
+	}
 	for _, c := range claims {
 		for _, e := range c.Edges {
 			task, read := s.tasks[e.Task]
+			others[e.Task] = ledger.KeyOf(task.Data) != c.Key || isOtherTask(ledger.Edge{TaskCreatedAt: e.TaskCreatedAt}, task.CreatedAt)
 			switch {
-			case !read || ledger.KeyOf(task.Data) == c.Key && !isOtherTask(ledger.Edge{TaskCreatedAt: e.TaskCreatedAt}, task.CreatedAt):
+			case !read || !others[e.Task] && e.TaskCreatedAt != nil:
 			case task.Project != e.Project:
 				moved[task.Project] = append(moved[task.Project], e.Task)
-			case trigger(c) != ledger.FromDiff:
+			default:
 				strange[e.Project] = append(strange[e.Project], e.Task)
 			}
 		}
 	}
-	t.doubtEach(ctx, s, strange, t.recogniseMany)
-	t.doubtEach(ctx, s, moved, func(ctx context.Context, project int64) error { return recognise(ctx, t.rows, t.tasks, project) })
+	t.doubtEach(ctx, s, strange, others, t.recogniseMany)
+	t.doubtEach(ctx, s, moved, others, func(ctx context.Context, project int64) error { return recognise(ctx, t.rows, t.tasks, project) })
 }
 
 // doubtEach takes back what was read of tasks whose project is not recognised.
-func (t *Turner) doubtEach(ctx context.Context, s *sights, tasks map[int64][]int64, recognise func(context.Context, int64) error) {
+func (t *Turner) doubtEach(ctx context.Context, s *sights, tasks map[int64][]int64, others map[int64]bool, recognise func(context.Context, int64) error) {
 	for _, project := range slices.Sorted(maps.Keys(tasks)) {
-		if err := recognise(ctx, project); err != nil {
-			for _, id := range tasks[project] {
+		err := recognise(ctx, project)
+		for _, id := range tasks[project] {
+			switch {
+			case err != nil:
 				delete(s.tasks, id)
+			case others[id]:
+				t.lookTwice(ctx, s, id)
 			}
+		}
+		if err != nil {
 			t.unread(ctx, s, tasks[project], fmt.Errorf("project %d: %w", project, err))
 		}
+	}
+}
+
+// lookTwice reads a task once more: where it is the same still, no other Label Studio was
+// there only when it was read, nor is there since ours was known by its tasks.
+func (t *Turner) lookTwice(ctx context.Context, s *sights, id int64) {
+	first := s.tasks[id]
+	delete(s.tasks, id)
+	t.lookAlone(ctx, s, id)
+	if again, read := s.tasks[id]; read && !again.CreatedAt.Equal(first.CreatedAt) {
+		delete(s.tasks, id)
+		t.unread(ctx, s, []int64{id}, errStranger)
 	}
 }
 

@@ -2,7 +2,6 @@ package reconciler
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"time"
@@ -92,16 +91,16 @@ func (t *Turner) patch(ctx context.Context, w writes, p patch) (*labelstudio.Tas
 	if err == nil {
 		follow(&t.pace.write, time.Since(start))
 	}
-	if err == nil && !carries(answer.Meta, p) {
+	if err == nil && !carries(answer, p) {
 		err = errors.New("the answer does not carry what was written")
 	}
 	return answer, err
 }
 
-// carries tells whether an answer proves that a PATCH worked.
-func carries(meta json.RawMessage, p patch) bool {
-	m := readMeta(p.task.ID, meta)
-	return m.Gold == star.Of(p.value) && m.Stamp == star.Stamp(p.attempt)
+// carries tells whether an answer proves that a PATCH worked, and on the task that was read.
+func carries(answer *labelstudio.Task, p patch) bool {
+	m := readMeta(p.task.ID, answer.Meta)
+	return answer.CreatedAt.Equal(p.task.CreatedAt) && m.Gold == star.Of(p.value) && m.Stamp == star.Stamp(p.attempt)
 }
 
 // patched notes the end of one PATCH, and what that makes of the end of its turn.

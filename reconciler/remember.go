@@ -142,6 +142,8 @@ func (t *Turner) rememberTask(stored *ledger.Edge, e seen, o star.Outcome) {
 			now := time.Now()
 			stored.MissingSince = &now
 		}
+	case e.pause != nil: // it waits for the first pass over the project that it is in now
+		stored.MissingSince, stored.Project = nil, e.task.Project
 	case e.look.Sight == star.Waiting: // what it is now may be another task: that is for the look after the wait
 		stored.MissingSince = nil
 	case e.look.Sight == star.Seen:

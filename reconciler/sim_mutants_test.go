@@ -92,6 +92,18 @@ func turnMutants() []turnMutant {
 		{"", "tasks.go", `	Attempt string ` + "`json:\"attempt\"`", `	Attempt string ` + "`json:\"attempt\"`; none bool"},
 		{"", "tasks.go", `	return json.Marshal(m)`, `	if s.none { delete(m, metaStamp) }
 	return json.Marshal(m)`},
+		{"believe another Label Studio's tasks", "look.go", `		err := recognise(ctx, project)`, `		err := recognise(ctx, project); if mutant("believe another Label Studio's tasks") { err = nil }`},
+		{"believe what was never looked at", "look.go", `!others[e.Task] && e.TaskCreatedAt != nil:`, `!others[e.Task] && (e.TaskCreatedAt != nil || mutant("believe what was never looked at")):`},
+		{"believe what was read before ours was back", "look.go", `case others[id]:`, `case others[id] && !mutant("believe what was read before ours was back"):`},
+		{"believe what is read after ours was known", "look.go", `read && !again.CreatedAt.Equal(first.CreatedAt) {`, `read && !again.CreatedAt.Equal(first.CreatedAt) && !mutant("believe what is read after ours was known") {`},
+		{"know what was never looked at by one landmark", "look.go", `if unmet[project] {`, `if unmet[project] && !mutant("know what was never looked at by one landmark") {`},
+		{"believe what was found", "look.go", `for _, l := range found {
+		strange`, `for _, l := range found {
+		if mutant("believe what was found") { break }
+		strange`},
+		{"link what another Label Studio has", "look.go", `	err := recognise(ctx, t.rows, t.tasks, project)`, `	err := recognise(ctx, t.rows, t.tasks, project); if mutant("link what another Label Studio has") { err = nil }`},
+		{"any task with its number is a landmark", "guard.go", `case err == nil && !isOtherTask(e, t.CreatedAt):`, `case err == nil && (!isOtherTask(e, t.CreatedAt) || mutant("any task with its number is a landmark")):`},
+		{"any task's answer tells that a PATCH worked", "patch.go", `return answer.CreatedAt.Equal(p.task.CreatedAt) &&`, `return (answer.CreatedAt.Equal(p.task.CreatedAt) || mutant("any task's answer tells that a PATCH worked")) &&`},
 		{"put nobody's keys back", "patch.go", `writeMeta(p.task.Meta, p.value,`, `writeMeta(forgetful(p.task.Meta), p.value,`},
 	}
 }

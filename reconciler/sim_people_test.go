@@ -408,6 +408,10 @@ func (s *sim) pass() { s.list()() }
 // last, and goes through projects that none went through before. And what a full pass would find. What comes
 // of it is committed later, however old the listing is by then; a pass that dies before has found nothing.
 func (s *sim) list() (commit func()) {
+	if s.elsewhere != nil {
+		s.logf("a pass finds another Label Studio")
+		return func() {}
+	}
 	var links []ledger.Link
 	var updated []time.Time
 	for _, t := range ordered(s.tasks.tasks) {

@@ -31,8 +31,9 @@ type memRows struct {
 	answers   map[string]string // by attempt
 	attempts  map[string]bool   // every one that was ever committed
 	initial   string
-	writes    int    // changes of anything but the queue
-	busy      string // the key whose row the application keeps locked
+	writes    int           // changes of anything but the queue
+	busy      string        // the key whose row the application keeps locked
+	landmarks []ledger.Edge // by which projects are known
 
 	// Rules of the SQL, broken by a mutant.
 	doneAsWanted, claimStays, endsAnyClaim, settlesAnyAttempt, refusalClearsAny, earlyUncounted, busyIsGone bool
@@ -273,12 +274,22 @@ func (m *memRows) Link(_ context.Context, links []ledger.Link, initial string) e
 	return nil
 }
 
-// Known implements rowSide: as Landmarks.
-func (m *memRows) Known(context.Context, int64) ([]ledger.Edge, bool, error) { return nil, false, nil }
+// Known implements rowSide: as Landmarks, and of a project that has none those of others.
+func (m *memRows) Known(ctx context.Context, project int64) ([]ledger.Edge, bool, error) {
+	if edges, own, err := m.Landmarks(ctx, project, 0); own || err != nil {
+		return edges, own, err
+	}
+	return m.landmarks, false, nil
+}
 
-// Landmarks implements rowSide: nobody puts another Label Studio in place of this one.
-func (m *memRows) Landmarks(context.Context, int64, int) ([]ledger.Edge, bool, error) {
-	return nil, false, nil
+// Landmarks implements rowSide: where there is one, many more are known.
+func (m *memRows) Landmarks(_ context.Context, project int64, _ int) (edges []ledger.Edge, many bool, err error) {
+	for _, e := range m.landmarks {
+		if e.Project == project {
+			edges = append(edges, e)
+		}
+	}
+	return edges, len(edges) > 0, nil
 }
 
 // Ratings implements rowSide.

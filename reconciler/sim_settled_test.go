@@ -50,10 +50,17 @@ func (r *replica) settled(claims []ledger.Claim, states map[string]*state, done 
 			if !written {
 				after = e
 			}
-			if slices.Contains(done.unlink, e.Task) {
+			read, unlinked := r.reads[e.Task], slices.Contains(done.unlink, e.Task)
+			if read != nil && read.strange {
+				r.policeStrange(e, after, unlinked, forgot)
 				continue
 			}
-			read := r.reads[e.Task]
+			if unlinked {
+				continue
+			}
+			if read != nil && !written && (e.TaskCreatedAt == nil || isOtherTask(e, read.task.CreatedAt)) {
+				read = nil // it was doubted
+			}
 			awaits := (e.S == nil || forgot) && e.Begun == "labelstudio" && !r.rows.projects[e.Project]
 			seen := read != nil && !waits && !awaits && decidable(r.claims[c.Key], e, readMeta(e.Task, read.task.Meta).Stamp)
 			r.policeEdge(e, after, read, seen, forgot, st.row != nil)

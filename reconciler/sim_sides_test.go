@@ -51,6 +51,7 @@ type flight struct {
 	meta    json.RawMessage
 	attempt string
 	value   bool
+	at      *memTasks // to which it was sent
 	until   time.Time // it takes effect before that, or never
 }
 
@@ -70,6 +71,9 @@ type replica struct {
 	claims map[string]ledger.Claim // of this turn
 	reads  map[int64]*sighting     // of this turn
 	missed map[int64]bool          // of this turn: answered with 404
+	turn   int                     // how many it began
+	met    int                     // the one in which another Label Studio came
+	strays map[int64]bool          // of this turn: projects in which it found tasks of another Label Studio, and no landmark of ours since
 }
 
 // sighting is what a task showed when it was read.
@@ -79,6 +83,7 @@ type sighting struct {
 	version, other int
 	meta, stars    words
 	tampered       bool
+	strange        bool // it is another Label Studio's
 }
 
 // ask waits for the scheduler. A process that crashed ends here.
@@ -154,7 +159,8 @@ func (s simRows) SettleAndClaim(ctx context.Context, patched []ledger.Patched, e
 		what = fmt.Sprintf("S5 %s%sthen S1", patchedText(patched), endsText(ends))
 	}
 	return transact(ctx, s.replica, what, func() ([]ledger.Claim, error) {
-		s.claims, s.reads, s.missed = map[string]ledger.Claim{}, map[int64]*sighting{}, map[int64]bool{}
+		s.turn++
+		s.claims, s.strays, s.reads, s.missed = map[string]ledger.Claim{}, map[int64]bool{}, map[int64]*sighting{}, map[int64]bool{}
 		all, err := s.rows.SettleAndClaim(ctx, patched, ends, dirty, looks)
 		for _, c := range all {
 			s.logf("        claims %s as %d, gen %d%s", c.Key, c.Claim, c.Gen, alive(c))
@@ -176,6 +182,9 @@ func alive(c ledger.Claim) (text string) {
 func (s simRows) Link(ctx context.Context, links []ledger.Link, initial string) error {
 	if len(links) == 0 {
 		return nil
+	}
+	if slices.ContainsFunc(links, func(l ledger.Link) bool { return s.strays[l.Project] }) {
+		s.breach("%s: %v are linked to another Label Studio's", s.name, links)
 	}
 	_, err := transact(ctx, s.replica, fmt.Sprint("link ", links), func() (any, error) { return nil, s.rows.Link(ctx, links, initial) })
 	return err
@@ -293,6 +302,9 @@ func request[T any](ctx context.Context, r *replica, op labelstudio.Operation, w
 
 // seen is what a task shows at this moment, and whose words that is.
 func (s *sim) seen(asked time.Time, t labelstudio.Task) *sighting {
+	if s.elsewhere != nil {
+		return &sighting{at: asked, task: t, strange: true}
+	}
 	sp := s.accountOf(t.ID).tasks[t.ID]
 	return &sighting{at: asked, task: t, version: s.tasks.tasks[t.ID].version, other: sp.other, meta: sp.meta, stars: sp.stars, tampered: sp.tampered}
 }
@@ -301,11 +313,14 @@ func (s simTasks) TasksByID(ctx context.Context, project int64, ids []int64) ([]
 	asked := time.Now()
 	var seen []*sighting
 	all, err := request(ctx, s.replica, labelstudio.OpTasksByID, fmt.Sprint("S2 list ", ids), func(short bool) ([]labelstudio.Task, error) {
-		all, err := s.tasks.TasksByID(ctx, project, ids)
+		all, err := s.studio().TasksByID(ctx, project, ids)
+		if s.elsewhere != nil && !s.elsewhere.has(project) {
+			err = answered(labelstudio.OpTasksByID, http.StatusNotFound)
+		}
 		if short {
 			all = all[:len(all)/2]
 			if s.mutant == believeRows { // Label Studio's answer has rows that nobody asked for, the client drops them
-				all = s.tasks.everywhere()
+				all = s.studio().everywhere()
 			}
 		}
 		for _, t := range all {
@@ -313,6 +328,9 @@ func (s simTasks) TasksByID(ctx context.Context, project int64, ids []int64) ([]
 		}
 		return all, err
 	})
+	for _, id := range ids {
+		s.missed[id] = labelstudio.IsNotFound(err)
+	}
 	for _, read := range seen {
 		if err == nil {
 			s.reads[read.task.ID] = read
@@ -325,13 +343,16 @@ func (s simTasks) Task(ctx context.Context, id int64) (*labelstudio.Task, error)
 	asked := time.Now()
 	var seen *sighting
 	t, err := request(ctx, s.replica, labelstudio.OpTask, fmt.Sprint("S2 get ", id), func(bool) (*labelstudio.Task, error) {
-		t, err := s.tasks.Task(ctx, id)
-		if err == nil {
+		t, err := s.studio().Task(ctx, id)
+		if err == nil && id > 0 {
 			seen = s.seen(asked, *t)
+		} else if s.elsewhere == nil {
+			clear(s.strays)
 		}
 		return t, err
 	})
-	if err == nil {
+	first := s.reads[id]
+	if delete(s.reads, id); seen != nil && err == nil && (first == nil || first.task.CreatedAt.Equal(t.CreatedAt)) { // else it counts as not read
 		s.reads[id] = seen
 	}
 	s.missed[id] = labelstudio.IsNotFound(err)
@@ -340,12 +361,14 @@ func (s simTasks) Task(ctx context.Context, id int64) (*labelstudio.Task, error)
 
 func (s simTasks) FindTasks(ctx context.Context, project int64, field string, values []string) ([]labelstudio.Task, error) {
 	return request(ctx, s.replica, labelstudio.OpTasksFind, fmt.Sprint("find ", field, " ", values), func(bool) ([]labelstudio.Task, error) {
-		return s.tasks.FindTasks(ctx, project, field, values)
+		all, err := s.studio().FindTasks(ctx, project, field, values)
+		s.strays[project] = s.strays[project] || s.elsewhere != nil && len(all) > 0
+		return all, err
 	})
 }
 
 func (s simTasks) Projects(ctx context.Context) ([]labelstudio.Project, error) {
-	return request(ctx, s.replica, labelstudio.OpProjects, "projects", func(bool) ([]labelstudio.Project, error) { return s.tasks.Projects(ctx) })
+	return request(ctx, s.replica, labelstudio.OpProjects, "projects", func(bool) ([]labelstudio.Project, error) { return s.studio().Projects(ctx) })
 }
 
 func (s simTasks) Users(ctx context.Context) ([]labelstudio.User, error) {
@@ -393,7 +416,7 @@ func (s simTasks) PatchMeta(ctx context.Context, id int64, meta json.RawMessage)
 // police refuses a PATCH that must not be sent.
 func (s simTasks) police(id int64, meta json.RawMessage) *flight {
 	read := readMeta(id, meta)
-	f := &flight{task: id, meta: meta, attempt: string(read.Stamp), value: read.Gold == star.Yes}
+	f := &flight{task: id, meta: meta, attempt: string(read.Stamp), value: read.Gold == star.Yes, at: s.studio()}
 	e, seen := s.rows.edges[id], s.reads[id]
 	switch {
 	case seen == nil:
@@ -432,6 +455,9 @@ func others(meta json.RawMessage) string {
 
 // land is a PATCH taking effect.
 func (s *sim) land(f *flight) (*labelstudio.Task, error) {
+	if f.at != s.tasks {
+		return f.at.PatchMeta(context.Background(), f.task, f.meta)
+	}
 	t := s.tasks.tasks[f.task]
 	if t == nil || t.gone {
 		return nil, answered(labelstudio.OpTaskPatch, http.StatusNotFound)

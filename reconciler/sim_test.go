@@ -43,6 +43,8 @@ type sim struct {
 
 	rows      *memRows
 	tasks     *memTasks
+	elsewhere *memTasks // another Label Studio, while it answers at the URL; nil: ours does
+	strayed   bool      // it did
 	keys      []string
 	accounts  map[string]*account
 	replicas  []*replica
@@ -129,6 +131,9 @@ func (s *sim) build() {
 	s.acts, s.faults = 2+s.rng.IntN(6), s.rng.IntN(7)
 	for i := range 1 + s.rng.IntN(3) {
 		s.addKey(fmt.Sprint("k", i), 10*int64(i+1))
+	}
+	if s.rng.IntN(2) == 0 {
+		s.known()
 	}
 	for range 1 + s.rng.IntN(2) {
 		s.launch()
@@ -460,6 +465,9 @@ func (s *sim) weather() bool {
 		s.rows.busy = ""
 		return true
 	}
+	if s.rng.IntN(3) == 0 {
+		return s.turnTo()
+	}
 	if s.fault(1) == 0 {
 		return false
 	}
@@ -545,6 +553,9 @@ func (v fate) String() string {
 func (s *sim) rest() {
 	s.logf("people and faults stop")
 	s.faults, s.acts, s.status, s.rows.busy = 0, 0, 0, ""
+	if s.elsewhere != nil {
+		s.turnBack()
+	}
 	s.wake()
 	s.calm()
 	s.stream(len(s.wal))
@@ -552,6 +563,9 @@ func (s *sim) rest() {
 		s.webhook(h)
 	}
 	s.hooks = nil
+	if s.strayed { // a full pass, with the right one back, finds what it said was gone
+		s.sweep = append(s.sweep, s.keys...)
+	}
 	for _, t := range ordered(s.tasks.tasks) {
 		if t.gone { // whoever deletes a task tells nobody for sure: a turn for another reason notes it
 			s.sweep = append(s.sweep, t.key())

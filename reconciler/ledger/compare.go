@@ -309,15 +309,17 @@ func (l *Ledger) Known(ctx context.Context, project int64) (edges []Edge, own bo
 	return edges, len(edges) > 0 && edges[0].Project == project, err
 }
 
-// Landmarks returns the first and the last task of a project that we know and whose keys
-// are at rest: what shows neither of them is another project. many tells whether more
+// Landmarks returns the first and the last task of a project that we know, and those whose
+// keys are at rest: what shows none of them is another project. many tells whether more
 // tasks of it are known than so many.
 func (l *Ledger) Landmarks(ctx context.Context, project int64, than int) (edges []Edge, many bool, err error) {
 	const known = ` FROM edge e WHERE project = $1 AND task_created_at IS NOT NULL AND missing_since IS NULL `
+	const first, last = `SELECT task_id` + known + `ORDER BY task_id LIMIT 1`, `SELECT task_id` + known + `ORDER BY task_id DESC LIMIT 1`
 	const rest = known + `AND NOT EXISTS (SELECT FROM queue q WHERE q.key = e.key AND q.want_gen > q.done_gen) `
 	var tasks []int64
 	err = l.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM (SELECT`+known+`LIMIT $2 + 1) x) > $2,
-		ARRAY((SELECT task_id`+rest+`ORDER BY task_id LIMIT 1) UNION (SELECT task_id`+rest+`ORDER BY task_id DESC LIMIT 1))`, project, than).Scan(&many, &tasks)
+		ARRAY((SELECT task_id`+rest+`ORDER BY task_id LIMIT 1) UNION (SELECT task_id`+rest+`ORDER BY task_id DESC LIMIT 1)
+			UNION (`+first+`) UNION (`+last+`))`, project, than).Scan(&many, &tasks)
 	if err != nil {
 		return nil, false, fmt.Errorf("look for the tasks known of project %d: %w", project, err)
 	}
