@@ -111,19 +111,13 @@ func (r *removal) lookAtWebhooks(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	projects, err := r.studio.Projects(ctx)
+	hooks, err := r.studio.Webhooks(ctx, 0)
 	if err != nil {
 		return fmt.Errorf("look for our webhooks: %w", err)
 	}
-	for _, p := range projects {
-		hooks, err := r.studio.Webhooks(ctx, p.ID)
-		if err != nil {
-			return fmt.Errorf("look for our webhooks: %w", err)
-		}
-		for _, h := range hooks {
-			if address, _, _ := strings.Cut(h.URL, "?"); address == string(r.cfg.PublicURL)+reconciler.HookPath {
-				r.webhooks = append(r.webhooks, h)
-			}
+	for _, h := range hooks {
+		if address, _, _ := strings.Cut(h.URL, "?"); address == string(r.cfg.PublicURL)+reconciler.HookPath {
+			r.webhooks = append(r.webhooks, h)
 		}
 	}
 	return nil
