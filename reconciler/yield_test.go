@@ -72,7 +72,7 @@ func TestDeadlockIsOurs(t *testing.T) {
 					return change{}, err
 				}
 			}
-			slow = time.Since(asked) > 100*time.Millisecond
+			slow = time.Since(asked) > 200*time.Millisecond
 			return change{ratings: aristotle.Rate(*states["k"].row, true, nil, ratings["k"])}, nil
 		})
 		if err := <-theirs; !slow && (err != nil || !ledger.IsLocked(ours)) {
