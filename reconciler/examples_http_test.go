@@ -159,16 +159,16 @@ func TestExamplesBesideSlowReaders(t *testing.T) {
 	r := newExampleRig(t, 12*12)
 	r.exec(`UPDATE conquest_prompt SET data = jsonb_build_object('prompt', repeat('x', 1 << 20)) WHERE conquest_analysis_id IN (SELECT id FROM "Conquest" WHERE philosopher = 'p1')`)
 	h := r.handler(r.intake.Examples.Examples, func(icl.Query) uint64 { return 0 })
-	release, writing, status := make(chan struct{}), make(chan bool, 20), make(chan int, 20)
-	for range 20 {
+	const most, callers = 64 / 12, 8 // each reads 12 MiB of the database, in ten seconds at most
+	release, writing, status := make(chan struct{}), make(chan bool, callers), make(chan int, callers)
+	for range callers {
 		go func() {
 			w := &slowReader{ResponseRecorder: httptest.NewRecorder(), writing: writing, release: release}
 			h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1/v1/icl/examples?philosopher=p1&domain=d&limit=100", nil))
 			status <- w.Code
 		}()
 	}
-	const most = 64 / 12
-	for refused := range 20 - most {
+	for refused := range callers - most {
 		if got := <-status; got != http.StatusServiceUnavailable {
 			t.Errorf("after %d that were refused one is answered with %d", refused, got)
 		}
