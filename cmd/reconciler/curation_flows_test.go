@@ -117,15 +117,37 @@ func readFlow(s *street, page func(*testing.T) *tab, key string) {
 	p.until(fmt.Sprintf(`document.querySelector(".tasks a").href === "%s/projects/%d/data?task=%d"`, s.side.url, s.projects[0], task))
 	p.until(fmt.Sprintf(`document.querySelector('[data-live="aristotle"] a').href === "http://aristotle.example/app/%s"`, key))
 	if s.side.password != "" { // the real one has pages
+		p.js(`window.before = true`)
 		p.click(".tasks a")
-		p.until(`document.readyState === "complete" && document.querySelector("input[name=email]") !== null`)
-		p.fill("input[name=email]", s.side.email)
-		p.fill("input[name=password]", s.side.password)
+		p.until(`!window.before`)
+		p.logIn(s.side, s.projects[0], task)
+	}
+}
+
+// logIn logs in at the real Label Studio to see a task. It keeps its session in a cookie that each of its answers sets, those from before the login
+// too: one that comes late, of a style or an icon of the login page, ends the session. Then it shows its login, or its front page, and a person tries again.
+func (p *tab) logIn(side studioSide, project, task int64) {
+	p.Helper()
+	there := fmt.Sprintf(`location.pathname.startsWith("/projects/%d/data") && new URLSearchParams(location.search).get("task") === "%d" && !document.querySelector("input[name=email]")`,
+		project, task)
+	for range 10 {
+		p.until(`document.readyState === "complete"`)
+		if p.js(there) == "true" {
+			return
+		}
+		if p.js(`document.querySelector("input[name=email]") === null`) == "true" {
+			p.Logf("neither a login nor the task: %s", p.where())
+			p.do(chromedp.Navigate(fmt.Sprintf("%s/projects/%d/data?task=%d", side.url, project, task)))
+			continue
+		}
+		p.js(`window.before = true`)
+		p.fill("input[name=email]", side.email)
+		p.fill("input[name=password]", side.password)
 		p.js(`document.querySelector("input[name=password]").focus()`)
 		p.press("\r")
-		p.until(fmt.Sprintf(`location.pathname.startsWith("/projects/%d/data") && new URLSearchParams(location.search).get("task") === "%d"`, s.projects[0], task))
-		p.until(`document.querySelector("input[name=email]") === null`)
+		p.until(`!window.before && document.readyState === "complete"`)
 	}
+	p.Fatalf("nobody can log in\nthe page is %s", p.where())
 }
 
 // The charts of the status page move while somebody looks, without the page being loaded again.
