@@ -313,13 +313,15 @@ func (l *Ledger) Known(ctx context.Context, project int64) (edges []Edge, own bo
 // keys are at rest: what shows none of them is another project. many tells whether more
 // tasks of it are known than so many.
 func (l *Ledger) Landmarks(ctx context.Context, project int64, than int) (edges []Edge, many bool, err error) {
-	const known = ` FROM edge e WHERE project = $1 AND task_created_at IS NOT NULL AND missing_since IS NULL `
-	const first, last = `SELECT task_id` + known + `ORDER BY task_id LIMIT 1`, `SELECT task_id` + known + `ORDER BY task_id DESC LIMIT 1`
-	const rest = known + `AND NOT EXISTS (SELECT FROM queue q WHERE q.key = e.key AND q.want_gen > q.done_gen) `
+	const looked = `task_created_at IS NOT NULL AND missing_since IS NULL `
+	const known = ` FROM edge e WHERE project = $1 AND ` + looked
+	const end = ` FROM (SELECT * FROM edge WHERE project = $1 ORDER BY task_id DESC LIMIT 1000) e WHERE ` + looked // before their first contact there may be very many
+	const rest = `AND NOT EXISTS (SELECT FROM queue q WHERE q.key = e.key AND q.want_gen > q.done_gen) `
+	const first, last = `ORDER BY task_id LIMIT 1`, `ORDER BY task_id DESC LIMIT 1`
 	var tasks []int64
 	err = l.pool.QueryRow(ctx, `SELECT (SELECT count(*) FROM (SELECT`+known+`LIMIT $2 + 1) x) > $2,
-		ARRAY((SELECT task_id`+rest+`ORDER BY task_id LIMIT 1) UNION (SELECT task_id`+rest+`ORDER BY task_id DESC LIMIT 1)
-			UNION (`+first+`) UNION (`+last+`))`, project, than).Scan(&many, &tasks)
+		ARRAY((SELECT task_id`+known+rest+first+`) UNION (SELECT task_id`+end+rest+last+`)
+			UNION (SELECT task_id`+known+first+`) UNION (SELECT task_id`+end+last+`))`, project, than).Scan(&many, &tasks)
 	if err != nil {
 		return nil, false, fmt.Errorf("look for the tasks known of project %d: %w", project, err)
 	}
