@@ -79,7 +79,7 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found searched
 	}
 	start := time.Now()
 	for _, project := range slices.Sorted(maps.Keys(byProject)) {
-		if unmet[project] { // nothing tells whose such a task is but what we know before and after it: see doubt
+		if unmet[project] && s.away == nil { // nothing tells whose such a task is but what we know before and after it: see doubt
 			if err := t.recogniseMany(ctx, project); err != nil {
 				t.unread(ctx, s, byProject[project], fmt.Errorf("project %d: %w", project, err))
 				continue
