@@ -13,8 +13,8 @@ import (
 // The times of the flows.
 const (
 	// flowLimit is when a flow, or the first sync, has not happened. It is no measure of speed: a busy machine must not fail
-	// the demo.
-	flowLimit = time.Minute
+	// the demo, nor may a PATCH whose answer came too late, of which LABEL_STUDIO_DEADLINE is waited for.
+	flowLimit = 3 * time.Minute
 	// lookEvery is how often the other side is looked at, and so how exact a latency is.
 	lookEvery = 2 * time.Millisecond
 	// restEvery is the same where no time is measured.
