@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/google/go-cmp/cmp"
@@ -130,7 +131,7 @@ func (p *tab) logIn(side studioSide, project, task int64) {
 	p.Helper()
 	there := fmt.Sprintf(`location.pathname.startsWith("/projects/%d/data") && new URLSearchParams(location.search).get("task") === "%d" && !document.querySelector("input[name=email]")`,
 		project, task)
-	for range 10 {
+	for begin := time.Now(); time.Since(begin) < patience; {
 		p.until(`document.readyState === "complete"`)
 		if p.js(there) == "true" {
 			return
@@ -281,7 +282,7 @@ func (p *tab) save(says string) {
 // so then.
 func (p *tab) sends(button, done string) {
 	p.Helper()
-	for range 10 {
+	for begin := time.Now(); time.Since(begin) < patience; {
 		p.js(`document.body.dataset.before = "yes"`)
 		p.click(fmt.Sprintf(`button[value=%q]`, button))
 		p.until(`document.readyState === "complete" && !document.body.dataset.before && (` + done + ` || document.querySelector(".notice.problem"))`)
@@ -289,7 +290,7 @@ func (p *tab) sends(button, done string) {
 			return
 		}
 	}
-	p.Fatalf("it does not come to %s\nthe page is %s", done, p.where())
+	p.Fatalf("it does not come to %s in %s\nthe page is %s", done, patience, p.where())
 }
 
 // wantCorrection checks that a person's correction is on a task, and that meta and the annotations of others are as they were.
