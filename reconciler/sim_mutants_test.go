@@ -96,7 +96,7 @@ func turnMutants() []turnMutant {
 		{"believe what was never looked at", "look.go", `!others[e.Task] && e.TaskCreatedAt != nil:`, `!others[e.Task] && (e.TaskCreatedAt != nil || mutant("believe what was never looked at")):`},
 		{"believe what was read before ours was back", "look.go", `case others[id]:`, `case others[id] && !mutant("believe what was read before ours was back"):`},
 		{"believe what is read after ours was known", "look.go", `read && !again.CreatedAt.Equal(first.CreatedAt) {`, `read && !again.CreatedAt.Equal(first.CreatedAt) && !mutant("believe what is read after ours was known") {`},
-		{"know what was never looked at by one landmark", "look.go", `if unmet[project] {`, `if unmet[project] && !mutant("know what was never looked at by one landmark") {`},
+		{"know what was never looked at by one landmark", "look.go", `if unmet[project] && s.away == nil {`, `if unmet[project] && s.away == nil && !mutant("know what was never looked at by one landmark") {`},
 		{"believe what was found", "look.go", `for _, l := range found {
 		strange`, `for _, l := range found {
 		if mutant("believe what was found") { break }
