@@ -28,7 +28,8 @@ type sights struct {
 // sight is one task as it was read.
 type sight struct {
 	labelstudio.Task
-	at time.Time // before it was asked for
+	at    time.Time // before it was asked for
+	known bool      // the same answer showed a task by which its project is known
 }
 
 // asAway marks an error with errAway where it concerns Label Studio as a whole, by asking
@@ -79,13 +80,15 @@ func (t *Turner) look(ctx context.Context, claims []ledger.Claim, found searched
 	}
 	start := time.Now()
 	for _, project := range slices.Sorted(maps.Keys(byProject)) {
-		if unmet[project] && s.away == nil { // nothing tells whose such a task is but what we know before and after it: see doubt
-			if err := t.recogniseMany(ctx, project); err != nil {
+		var marks []ledger.Edge
+		if unmet[project] && s.away == nil { // nothing tells whose such a task is but what its answer shows beside it
+			var err error
+			if marks, err = t.landmarks(ctx, project); err != nil {
 				t.unread(ctx, s, byProject[project], fmt.Errorf("project %d: %w", project, err))
 				continue
 			}
 		}
-		t.lookProject(ctx, s, project, byProject[project])
+		t.lookProject(ctx, s, project, byProject[project], marks)
 	}
 	t.doubt(ctx, s, claims, found.links)
 	if len(s.tasks) > 0 {
@@ -113,7 +116,7 @@ func (t *Turner) doubt(ctx context.Context, s *sights, claims []ledger.Claim, fo
 			task, read := s.tasks[e.Task]
 			others[e.Task] = ledger.KeyOf(task.Data) != c.Key || isOtherTask(ledger.Edge{TaskCreatedAt: e.TaskCreatedAt}, task.CreatedAt)
 			switch {
-			case !read || !others[e.Task] && e.TaskCreatedAt != nil:
+			case !read || !others[e.Task] && (e.TaskCreatedAt != nil || task.known):
 			case task.Project != e.Project:
 				moved[task.Project] = append(moved[task.Project], e.Task)
 			default:
@@ -158,27 +161,56 @@ func (t *Turner) lookTwice(ctx context.Context, s *sights, id int64) {
 // recogniseMany fails where a project shows none of the tasks by which we know it, if we know
 // many: what makes keys dirty one by one may have been at some of those.
 func (t *Turner) recogniseMany(ctx context.Context, project int64) error {
-	edges, many, err := t.rows.Landmarks(ctx, project, doubtAbove)
-	if err != nil || !many {
+	marks, err := t.landmarks(ctx, project)
+	if err != nil || len(marks) == 0 {
 		return err
 	}
-	return anyThere(ctx, t.tasks, edges)
+	return anyThere(ctx, t.tasks, marks)
 }
 
-func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids []int64) {
+// landmarks are the tasks by which a project is known, of which we know many.
+func (t *Turner) landmarks(ctx context.Context, project int64) ([]ledger.Edge, error) {
+	marks, many, err := t.rows.Landmarks(ctx, project, doubtAbove)
+	if !many {
+		marks = nil
+	}
+	return marks, err
+}
+
+// lookProject lists tasks, and landmarks with them. Where the answer shows none of those, as
+// it may be short, they are asked for by themselves, before it is asked for again: see doubt
+// for what comes after.
+func (t *Turner) lookProject(ctx context.Context, s *sights, project int64, ids []int64, marks []ledger.Edge) {
 	if s.away != nil {
 		t.unread(ctx, s, ids, s.away)
 		return
 	}
 	at := time.Now()
-	listed, err := t.tasks.TasksByID(ctx, project, ids)
+	asked := slices.Clone(ids)
+	for _, m := range marks {
+		asked = append(asked, m.Task)
+	}
+	listed, err := t.tasks.TasksByID(ctx, project, asked)
+	known := slices.ContainsFunc(listed, func(task labelstudio.Task) bool {
+		return slices.ContainsFunc(marks, func(m ledger.Edge) bool { return m.Task == task.ID && !isOtherTask(m, task.CreatedAt) })
+	})
+	if len(marks) > 0 && !known {
+		if err := anyThere(ctx, t.tasks, marks); err != nil {
+			t.unread(ctx, s, ids, fmt.Errorf("project %d: %w", project, err))
+			return
+		}
+		at = time.Now()
+		listed, err = t.tasks.TasksByID(ctx, project, ids)
+	}
 	if err != nil && !(labelstudio.IsNotFound(err) && t.projectGone(ctx, project)) { // what was in one that is gone may be in another
 		t.unread(ctx, s, ids, err)
 		return
 	}
 	for _, task := range listed {
-		task.Project = project
-		s.add(task, at)
+		if slices.Contains(ids, task.ID) {
+			task.Project = project
+			s.add(task, at, known)
+		}
 	}
 	for _, id := range ids {
 		if _, seen := s.tasks[id]; !seen && s.away == nil {
@@ -205,7 +237,7 @@ func (t *Turner) lookAlone(ctx context.Context, s *sights, id int64) {
 	case labelstudio.IsNotFound(err), err == nil && !t.Projects.Have(task.Project):
 		s.missing[id] = true
 	case err == nil:
-		s.add(*task, at)
+		s.add(*task, at, false)
 	default:
 		t.unread(ctx, s, []int64{id}, err)
 	}
@@ -214,12 +246,12 @@ func (t *Turner) lookAlone(ctx context.Context, s *sights, id int64) {
 var errNoAnnotations = errors.New("the answer tells no annotations")
 
 // add takes a task in. An answer without annotations is an error, not an empty set.
-func (s *sights) add(task labelstudio.Task, at time.Time) {
+func (s *sights) add(task labelstudio.Task, at time.Time, known bool) {
 	if !task.Annotated() {
 		s.errs[task.ID] = fmt.Errorf("read task %d: %w", task.ID, errNoAnnotations)
 		return
 	}
-	s.tasks[task.ID] = sight{Task: task, at: at}
+	s.tasks[task.ID] = sight{Task: task, at: at, known: known}
 }
 
 // learnPeople learns who wrote the stars that were seen, before any lock is taken.

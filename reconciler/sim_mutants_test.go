@@ -93,9 +93,10 @@ func turnMutants() []turnMutant {
 		{"", "tasks.go", `	return json.Marshal(m)`, `	if s.none { delete(m, metaStamp) }
 	return json.Marshal(m)`},
 		{"believe another Label Studio's tasks", "look.go", `		err := recognise(ctx, project)`, `		err := recognise(ctx, project); if mutant("believe another Label Studio's tasks") { err = nil }`},
-		{"believe what was never looked at", "look.go", `!others[e.Task] && e.TaskCreatedAt != nil:`, `!others[e.Task] && (e.TaskCreatedAt != nil || mutant("believe what was never looked at")):`},
+		{"believe what was never looked at", "look.go", `(e.TaskCreatedAt != nil || task.known):`, `(e.TaskCreatedAt != nil || task.known || mutant("believe what was never looked at")):`},
 		{"believe what was read before ours was back", "look.go", `case others[id]:`, `case others[id] && !mutant("believe what was read before ours was back"):`},
 		{"believe what is read after ours was known", "look.go", `read && !again.CreatedAt.Equal(first.CreatedAt) {`, `read && !again.CreatedAt.Equal(first.CreatedAt) && !mutant("believe what is read after ours was known") {`},
+		{"any task with its number is a landmark of the listing", "look.go", `m.Task == task.ID && !isOtherTask(m, task.CreatedAt)`, `m.Task == task.ID && (!isOtherTask(m, task.CreatedAt) || mutant("any task with its number is a landmark of the listing"))`},
 		{"know what was never looked at by one landmark", "look.go", `if unmet[project] && s.away == nil {`, `if unmet[project] && s.away == nil && !mutant("know what was never looked at by one landmark") {`},
 		{"believe what was found", "look.go", `for _, l := range found {
 		strange`, `for _, l := range found {

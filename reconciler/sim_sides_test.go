@@ -324,7 +324,9 @@ func (s simTasks) TasksByID(ctx context.Context, project int64, ids []int64) ([]
 			}
 		}
 		for _, t := range all {
-			seen = append(seen, s.seen(asked, t))
+			if t.ID > 0 {
+				seen = append(seen, s.seen(asked, t))
+			}
 		}
 		return all, err
 	})

@@ -147,8 +147,10 @@ func testDemo(d *demoRun) {
 	if status := d.stop(os.Interrupt); status != 0 {
 		d.Errorf("exit status %d after SIGINT, want 0", status)
 	}
-	if d.errors.Len() > 0 {
-		d.Error("standard error was not silent")
+	for line := range strings.Lines(d.errors.String()) {
+		if !strings.Contains(line, "what was read is too old to be written back") { // so it is on a busy machine, and is tried again
+			d.Errorf("standard error has %s", line)
+		}
 	}
 	d.nothingLeft(folder)
 }
