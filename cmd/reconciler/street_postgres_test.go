@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -120,7 +122,16 @@ func TestCommitThatIsNotVisibleYet(t *testing.T) {
 		execAll(t, super, `SET synchronous_commit = local`, `ALTER SYSTEM SET synchronous_standby_names = '`+names+`'`, `SELECT pg_reload_conf()`)
 	}
 	standby("nobody")
-	s.zero(`SELECT count(*), 'no standby is waited for' FROM (SELECT) one WHERE current_setting('synchronous_standby_names') = ''`)
+	// Commits wait from when the checkpointer has heard of it, which no session tells: until then these do not.
+	var heard atomic.Bool
+	var probes sync.WaitGroup
+	probes.Go(func() {
+		for !heard.Load() && t.Context().Err() == nil {
+			_, _ = s.db.Exec(t.Context(), `SELECT pg_logical_emit_message(true, 'probe', '')`) // where it fails nothing comes to wait
+		}
+	})
+	s.zero(`SELECT count(*), 'no standby is waited for' FROM (SELECT) one WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep')`)
+	heard.Store(true)
 	var before time.Time
 	if err := s.db.QueryRow(t.Context(), `SELECT clock_timestamp()`).Scan(&before); err != nil {
 		t.Fatal(err)
@@ -135,6 +146,7 @@ func TestCommitThatIsNotVisibleYet(t *testing.T) {
 	s.zero(`SELECT count(*), 'the daemon has not looked at the row' FROM (SELECT) one WHERE NOT EXISTS (
 		SELECT FROM pg_stat_activity WHERE usename = 'ordinary' AND query LIKE '-- Rows of "Conquest" that changed%' AND query_start > $1)`, before)
 	standby("")
+	probes.Wait()
 	if err := <-committed; err != nil {
 		t.Fatal(err)
 	}
